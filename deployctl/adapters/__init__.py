@@ -1,0 +1,1 @@
+"""One file per outside system. Adapters know core types and their own SDK, never each other."""

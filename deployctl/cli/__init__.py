@@ -1,0 +1,33 @@
+"""One file per verb. VERBS maps a name to where its command stands, as text: `--help` loads none of them."""
+
+# name: (module:attribute, the line that `deployctl --help` shows)
+VERBS: dict[str, tuple[str, str]] = {
+    "init": ("deployctl.cli.init:init", "Write deploy.yaml for a model, after showing it."),
+    "compress": ("deployctl.cli.compress:compress", "Make smaller variants of the model and measure what they cost and lose."),
+    "package": ("deployctl.cli.package:package", "Build a Triton model repository and prove that it loads and answers."),
+    "plan": ("deployctl.cli.plan:plan", "Show what `up` would do, with the predicted p99."),
+    "up": ("deployctl.cli.up:up", "Run the service as deploy.yaml says; prints its URL."),
+    "call": ("deployctl.cli.call:call", "Send one request, or print a client snippet."),
+    "loadtest": ("deployctl.cli.loadtest:loadtest", "Send the stated traffic and judge the SLO."),
+    "tune": ("deployctl.cli.tune:tune", "Find the cheapest settings that keep the SLO, and prove them."),
+    "scale": ("deployctl.cli.scale:scale", "Change the number of replicas, or replay a trace against the policy."),
+    "rollback": ("deployctl.cli.rollback:rollback", "Return to an earlier release as a whole."),
+    "promote": ("deployctl.cli.promote:promote", "Release in one environment what another one has, as a commit."),
+    "status": ("deployctl.cli.status:status", "Show revision, health, SLO, load and replicas."),
+    "history": ("deployctl.cli.history:history", "List the releases."),
+    "diff": ("deployctl.cli.diff:diff", "Compare two revisions, or a revision with what `up` would do."),
+    "drift": ("deployctl.cli.drift:drift", "Compare what runs with the newest release, and name who changed it."),
+    "release": ("deployctl.cli.release:release", "Lift the hold that a rollback put on a release."),
+    "logs": ("deployctl.cli.logs:logs", "Show the logs of replicas, front door and supervisor."),
+    "down": ("deployctl.cli.down:down", "Stop the service; its records stay."),
+    "recover": ("deployctl.cli.recover:recover", "Rebuild the release records from the shared store."),
+    "gc": ("deployctl.cli.gc:gc", "Remove what no release, lock or proof needs, here and in the shared store."),
+    "advise": ("deployctl.cli.advise:advise", "Read an existing Triton's metrics and say what scaling missed and cost."),
+    "render": ("deployctl.cli.render:render", "Write the Kubernetes manifests of a plan."),
+    "platform": ("deployctl.cli.platform:platform", "Look at, make, change and remove the cluster (platform.yaml)."),
+    "eject": ("deployctl.cli.eject:eject", "Write out the Pulumi project, to run it without deployctl."),
+    "doctor": ("deployctl.cli.doctor:doctor", "Check this machine, each check with a remedy."),
+    "config": ("deployctl.cli.config:config", "Show the completed configuration and where each value came from."),
+    "schema": ("deployctl.cli.schema:schema", "Print the JSON Schema of deploy.yaml."),
+    "explain": ("deployctl.cli.explain:explain", "Explain an error code, offline."),
+}

@@ -1,0 +1,429 @@
+"""deploy.yaml as it is written: the raw file model, used only while parsing, and the source of the JSON Schema.
+
+Every scalar arrives as the text that was written (`config/tree.py`); the type of a field turns it into a number in base
+units (`config/units.py`). What leaves is checked field by field; whether fields fit together is `config/loader.py`'s
+question. Refuses to know files, defaults of the core types and where anything stood.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from deployctl.config import units
+
+T = TypeVar("T")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_RECIPE = re.compile(rf"{_WORD.pattern}(\+{_WORD.pattern}){{0,3}}", re.ASCII)
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}", re.ASCII)
+_URL = re.compile(r"https?://[^\s@]+", re.ASCII)
+_CONTEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,252}", re.ASCII)
+SOURCE_KINDS = ("python", "onnx", "triton", "opaque")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        raise ValueError("a value is missing here")
+    if not isinstance(value, str):
+        raise ValueError(f"one value is needed here, not a {'list' if isinstance(value, list) else 'mapping'}")
+    return value
+
+
+def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
+    """A field whose text `parse` turns into its value; its ValueError is the complaint."""
+    return BeforeValidator(lambda value: parse(_text(value)))
+
+
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """`; did you mean X?`, or an empty text where nothing is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_of(*known: str) -> BeforeValidator:
+    """A field that takes one of the known words."""
+
+    def choose(value: Any) -> str:
+        word = _text(value)
+        if word not in known:
+            raise ValueError(f"{word[:40]!r} is none of {', '.join(known)}{did_you_mean(word, known)}")
+        return word
+
+    return BeforeValidator(choose)
+
+
+def matching(pattern: re.Pattern[str], what: str) -> BeforeValidator:
+    """A field whose whole text matches; `what` completes the sentence `X is not …`."""
+
+    def match(value: Any) -> str:
+        word = _text(value)
+        if not pattern.fullmatch(word):
+            raise ValueError(f"{word[:60]!r} is not {what}")
+        return word
+
+    return BeforeValidator(match)
+
+
+def positive(parse: Callable[[str], float]) -> Callable[[str], float]:
+    """The parser, which then refuses zero."""
+
+    def check(text: str) -> float:
+        value = parse(text)
+        if value <= 0:
+            raise ValueError(f"{text!r} must be more than zero")
+        return value
+
+    return check
+
+
+def _bounded(parse: Callable[[str], int], low: int, high: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        value = parse(text)
+        if not low <= value <= high:
+            raise ValueError(f"{text} is outside {low}..{high}")
+        return value
+
+    return check
+
+
+def _source(text: str) -> tuple[str, str]:
+    kind, colon, rest = text.partition(":")
+    if kind not in SOURCE_KINDS:
+        raise ValueError(f"{text[:60]!r} must begin with one of {', '.join(k + ':' for k in SOURCE_KINDS)}{did_you_mean(kind, SOURCE_KINDS)}")
+    if not colon or not rest:
+        raise ValueError(f"nothing follows {kind}:; write it like python:my_model:build or onnx:model.onnx")
+    if kind == "python" and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", rest, re.ASCII):
+        raise ValueError(f"{text[:60]!r} must name a module and a function, like python:my_model:build")
+    return kind, rest
+
+
+def _path(text: str) -> str:
+    if "\x00" in text or not text.strip():
+        raise ValueError("a path is needed here")
+    return text
+
+
+def _version(text: str) -> int:
+    if text != "1":
+        raise ValueError(f"version {text[:20]!r} is not known to this deployctl, which reads version 1")
+    return 1
+
+
+_NUM = r"\d+(\.\d+)?"
+_DURATION_SCHEMA = {"type": "string", "pattern": rf"^{_NUM} ?(us|ms|s|m|min|h|d)$", "examples": ["50ms", "1.5s", "2h"]}
+_RATIO_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": rf"^{_NUM}( ?%)?$"}, {"type": "number", "minimum": 0, "maximum": 1}],
+    "examples": ["0.1%", 0.98],
+}
+_RATE_SCHEMA = {"type": "string", "pattern": rf"^{_NUM} ?/ ?(s|sec|m|min|h)$", "examples": ["40/s", "3/min"]}
+_COUNT_SCHEMA = {"type": "integer", "minimum": 0}
+
+Duration = Annotated[float, parsed(positive(units.seconds)), WithJsonSchema(_DURATION_SCHEMA)]
+Delay = Annotated[float, parsed(units.seconds), WithJsonSchema(_DURATION_SCHEMA)]
+Rate = Annotated[float, parsed(units.rate_rps), WithJsonSchema(_RATE_SCHEMA)]
+PositiveRate = Annotated[float, parsed(positive(units.rate_rps)), WithJsonSchema(_RATE_SCHEMA)]
+Ratio = Annotated[float, parsed(units.ratio), WithJsonSchema(_RATIO_SCHEMA)]
+Percentile = Annotated[float, parsed(units.percentile)]
+SizeBucket = Annotated[int, parsed(_bounded(units.count, 1, 10_000_000))]
+Positive = Annotated[float, parsed(positive(units.number)), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Port = Annotated[int, parsed(_bounded(units.count, 0, 65535)), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 65535})]
+Bool = Annotated[bool, parsed(units.boolean), WithJsonSchema({"type": "boolean"})]
+Span = Annotated[
+    tuple[int | None, int | None],
+    parsed(units.span),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^(\d+\.\.(\d+)?|\.\.\d+|\d+)$"}, _COUNT_SCHEMA], "examples": ["..12", "2..12", 3]}),
+]
+Money = Annotated[
+    tuple[float, str],
+    parsed(units.money_per_day),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_NUM} ?[A-Z]{{3}} ?/ ?day$", "examples": ["40 USD/day"]}),
+]
+Path = Annotated[str, parsed(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+Name = Annotated[
+    str,
+    matching(units.NAME, units.NAME_FORM),
+    WithJsonSchema({"type": "string", "pattern": f"^{units.NAME.pattern}$"}),
+]
+Word = Annotated[
+    str, matching(_WORD, "a name made of letters, digits, dots and dashes"), WithJsonSchema({"type": "string", "pattern": f"^{_WORD.pattern}$"})
+]
+Recipe = Annotated[
+    str,
+    matching(_RECIPE, "the name of a method, or of several joined by +"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_RECIPE.pattern}$"}),
+]
+Context = Annotated[str, matching(_CONTEXT, "the name of a kubectl context"), WithJsonSchema({"type": "string", "pattern": f"^{_CONTEXT.pattern}$"})]
+# deployctl's own annotations say whose an object is; nobody may write them.
+_ANNOTATION = re.compile(r"(?!deployctl/)([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
+AnnotationKey = Annotated[str, matching(_ANNOTATION, "an annotation key like azure.workload.identity/client-id"), WithJsonSchema({"type": "string"})]
+AnnotationValue = Annotated[
+    str, matching(re.compile(r"[!-~]([ -~]{0,1022}[!-~])?", re.ASCII), "a line of text"), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Branch = Annotated[str, matching(_BRANCH, "the name of a branch"), WithJsonSchema({"type": "string", "pattern": f"^{_BRANCH.pattern}$"})]
+OtlpUrl = Annotated[str, matching(_URL, "an http(s) address without credentials"), WithJsonSchema({"type": "string", "pattern": f"^{_URL.pattern}$"})]
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}", re.ASCII)
+Image = Annotated[
+    str,
+    matching(_IMAGE, "an image pinned by digest, NAME@sha256:…; a tag may mean another server tomorrow"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_IMAGE.pattern}$"}),
+]
+Source = Annotated[
+    tuple[str, str],
+    parsed(_source),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(python:[A-Za-z_][\w.]*:[A-Za-z_]\w*|(onnx|triton|opaque):.+)$",
+            "examples": ["python:my_model:build", "onnx:model.onnx", "triton:model_repository"],
+        }
+    ),
+]
+Version = Annotated[int, parsed(_version), WithJsonSchema({"const": 1})]
+_LATENCY_SCHEMA = {
+    "type": "object",
+    "patternProperties": {r"^p\d{1,2}(\.\d+)?$": _DURATION_SCHEMA},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+_MIX_SCHEMA = {"type": "object", "patternProperties": {r"^[1-9]\d*$": _RATIO_SCHEMA}, "additionalProperties": False, "minProperties": 1}
+Latencies = Annotated[dict[Percentile, Duration], WithJsonSchema(_LATENCY_SCHEMA)]
+Mix = Annotated[dict[SizeBucket, Ratio], WithJsonSchema(_MIX_SCHEMA)]
+
+
+class Section(BaseModel):
+    """A mapping that accepts only the keys it names; an empty value is an empty mapping."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            keys = ", ".join(f.alias or n for n, f in cls.model_fields.items())
+            raise ValueError(f"a mapping is needed here, with some of the keys {keys}")
+        return value
+
+
+class RawModel(Section):
+    """Where the model comes from."""
+
+    source: Source
+    """python:MODULE:FUNCTION (returns a Model), onnx:FILE, triton:DIR (a repository, kept as it is), opaque:FILE or DIR (an engine and a JSON)."""
+    sample: Path | None = None
+    """JSON-lines file of example requests, one a line; text sources use {"text": "..."}."""
+    tokenizer: Path | None = None
+    """tokenizer.json for an onnx source that takes text."""
+    pooling: Annotated[Literal["mean", "cls"], one_of("mean", "cls")] | None = None
+    """How token vectors become one vector, for an onnx source."""
+    environment: Path | None = None
+    """Folder of packages for Python models, as `pip install --target FOLDER` makes it for the server's Python version."""
+
+
+class RawSlo(Section):
+    """The promise."""
+
+    latency: Latencies
+    """Upper limits by percentile, such as {p99: 100ms}."""
+    ttft: Latencies = Field(default_factory=dict)
+    """Time to first token, by percentile."""
+    itl: Latencies = Field(default_factory=dict)
+    """Inter-token latency, by percentile."""
+    errors: Ratio | None = None
+    """Largest share of requests that may fail; where nothing is written what the largest percentile implies (p99: 1%), at most 1%."""
+    at: Annotated[Literal["client", "gateway", "server"], one_of("client", "gateway", "server")] = "client"
+    """Where latency is measured; client includes the network and the front door."""
+    window: Duration = 300.0
+    """Length of the window that the promise is judged over; 5min where nothing is written."""
+
+
+class RawStep(Section):
+    """From `at` on, requests arrive at `rate`."""
+
+    at: Delay
+    """Start of the step since the beginning."""
+    rate: Rate
+    """Mean rate of the step."""
+
+
+class RawTraffic(Section):
+    """The offered traffic: exactly one of rate, steps and trace."""
+
+    rate: PositiveRate | None = None
+    """One mean rate, such as 40/s."""
+    steps: list[RawStep] | None = None
+    """Piecewise constant rates: [{at: 0s, rate: 10/s}, {at: 1min, rate: 40/s}]."""
+    trace: Path | None = None
+    """CSV file with a header line: counts per interval (with `per`), or one send time a row (without)."""
+    column: Annotated[str, parsed(_path), WithJsonSchema({"type": "string"})] | None = None
+    """Column of the trace; may be left out where there is only one."""
+    per: Duration | None = None
+    """Length of the interval that each row of the trace counts."""
+    arrivals: Annotated[Literal["poisson", "constant", "gamma", "weibull"], one_of("poisson", "constant", "gamma", "weibull")] | None = None
+    """Law of the gaps between requests; poisson where nothing is written."""
+    cv: Positive | None = None
+    """Coefficient of variation of the gaps for gamma and weibull; 1 is Poisson-like."""
+    mix: Mix = Field(default_factory=dict)
+    """Shares of input sizes, such as {16: 70%, 128: 30%}; taken from the sample where nothing is written."""
+    repeat: Ratio = 0.0
+    """Share of requests whose content was sent before: what a response cache could answer."""
+
+
+class RawFidelity(Section):
+    """How close a compressed variant must stay to the original."""
+
+    metric: Word | None = None
+    """What is compared; cosine where nothing is written."""
+    min: Ratio | None = None
+    """The gate on the lower bound of the mean; 0.98 where nothing is written."""
+
+
+class RawCompress(Section):
+    """Which variants are tried and how close they must stay."""
+
+    fidelity: RawFidelity = RawFidelity()
+    """The gate."""
+    methods: list[Recipe] | None = Field(default=None, alias="try")
+    """Variants to make, such as [fp32, int8-dynamic, int8-weights]."""
+
+
+class RawLimits(Section):
+    """Hard bounds."""
+
+    replicas: Span | None = None
+    """Bounds on replicas: ..12, 2..12 or 3; the least number is derived from the SLO."""
+    cost: Money | None = None
+    """Highest daily cost, such as 40 USD/day."""
+
+
+class RawPorts(Section):
+    """Loopback ports of the local front door; 0 lets deployctl choose."""
+
+    http: Port | None = None
+    """Port for HTTP; 8000 where nothing is written."""
+    grpc: Port | None = None
+    """Port for gRPC; 8001 where nothing is written."""
+
+
+class RawScaling(Section):
+    """Settings of the autoscaler."""
+
+    policy: Word | None = None
+    """Name of the policy; hpa where nothing is written."""
+    target: Positive | None = None
+    """Target value of the policy's signal; tune chooses where nothing is written."""
+    sync: Duration | None = None
+    """How often the policy decides; 15s where nothing is written."""
+    tolerance: Ratio | None = None
+    """No change while the ratio to the target is within it; 10% where nothing is written."""
+    scale_up_window: Delay | None = None
+    """Stabilisation before more replicas; 0s where nothing is written."""
+    scale_down_window: Delay | None = None
+    """Stabilisation before fewer replicas; 5min where nothing is written."""
+
+
+class RawTelemetry(Section):
+    """What is watched on a cluster; each is opt-in, because it needs somebody who runs it."""
+
+    operator: Bool = False
+    """Write a ServiceMonitor and alert rules; needs the Prometheus operator's kinds in the cluster."""
+    dashboard: Bool = False
+    """Write the Grafana dashboard as a ConfigMap that Grafana's sidecar picks up."""
+    collector: Image | None = None
+    """Image of the OpenTelemetry Collector (contrib) as NAME@sha256:…: turns Triton's spans into SLO histograms."""
+    forward: OtlpUrl | None = None
+    """OTLP/HTTP address that the collector sends traces on to, such as http://tempo.monitoring:4318."""
+
+
+class RawEnvironment(Section):
+    """One place where the service runs."""
+
+    on: Annotated[Literal["local", "kubernetes"], one_of("local", "kubernetes")] | None = None
+    """local (this machine) or kubernetes."""
+    context: Context | None = None
+    """kubectl context, for kubernetes."""
+    namespace: Name | None = None
+    """Kubernetes namespace; default where nothing is written."""
+    pool: Word | None = None
+    """Node pool, for kubernetes; described by platform.yaml where there is one."""
+    platform: Path | None = None
+    """The platform.yaml that describes the cluster, for kubernetes; the one beside deploy.yaml where nothing is written."""
+    image: Image | None = None
+    """Triton image by digest (NAME@sha256:…), for kubernetes; the lock's where nothing is written."""
+    secrets: list[Name] | None = None
+    """Names of existing Secrets whose keys the server sees as environment variables, for kubernetes; never their content."""
+    identity: dict[AnnotationKey, AnnotationValue] | None = None
+    """Annotations of the service account that bind it to a cloud identity, for kubernetes; `platform up` prints them where a cloud needs one."""
+    loadtest_image: Image | None = None
+    """Image by digest that has deployctl installed, from which load tests run inside the cluster."""
+    limits: RawLimits = RawLimits()
+    """Hard bounds."""
+    store: (
+        Annotated[
+            str,
+            matching(re.compile(r"(s3|gs|az|file|https?)://[^\s]+"), "a store like s3://bucket/prefix"),
+            WithJsonSchema({"type": "string", "pattern": "^(s3|gs|az|file|https?)://"}),
+        ]
+        | None
+    ) = None
+    """Object store for bundles and releases, such as s3://bucket/prefix; an https:// address serves pods and is only read."""
+    store_region: Word | None = None
+    """Region of the bucket; what your AWS configuration says where nothing is written."""
+    store_endpoint: (
+        Annotated[
+            str,
+            matching(re.compile(r"https?://[^\s@/]+(/[^\s@]*)?"), "an address like https://minio.example.org (without credentials)"),
+            WithJsonSchema({"type": "string", "pattern": "^https?://"}),
+        ]
+        | None
+    ) = None
+    """Address of a store other than Amazon's that speaks its protocol."""
+    ports: RawPorts = RawPorts()
+    """Loopback ports of the local front door."""
+    scaling: RawScaling = RawScaling()
+    """Settings of the autoscaler."""
+    image_prepull: Bool = False
+    """Keep the Triton image on every node of the pool, for quicker starts on nodes that are there already; on kubernetes."""
+    writer: Annotated[Literal["apply", "pulumi", "gitops"], one_of("apply", "pulumi", "gitops")] | None = None
+    """Who writes the objects on kubernetes: apply (deployctl itself), pulumi, or gitops (commits only); apply where nothing is written."""
+    path: Path | None = None
+    """Folder of the rendered manifests, for writer gitops; rendered/NAME where nothing is written."""
+    branch: Branch | None = None
+    """Branch that Argo CD or Flux follows, for writer gitops; main where nothing is written."""
+    telemetry: RawTelemetry = RawTelemetry()
+    """What is watched on a cluster."""
+    serves_people: Bool = False
+    """Whether real users are served: load tests then need --isolated or --max-rate."""
+
+
+class RawProject(Section):
+    """deploy.yaml."""
+
+    version: Version = 1
+    """Version of this file's grammar."""
+    name: Name | None = None
+    """Name of the service; the folder's name where nothing is written."""
+    model: RawModel
+    """Where the model comes from."""
+    slo: RawSlo
+    """The promise."""
+    traffic: RawTraffic
+    """The offered traffic."""
+    compress: RawCompress = RawCompress()
+    """Which variants are tried."""
+    environments: Annotated[dict[Name, RawEnvironment], BeforeValidator(lambda v: {} if v is None else v)] = Field(default_factory=dict)
+    """Places where the service runs; only `local` where nothing is written."""
+
+
+class RawUser(Section):
+    """The user's own defaults."""
+
+    env: Name | None = None
+    """Environment that is meant where --env is not given."""
+    output: Annotated[Literal["table", "json", "yaml"], one_of("table", "json", "yaml")] | None = None
+    """Form of results where -o is not given."""

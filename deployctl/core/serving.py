@@ -1,0 +1,63 @@
+"""How Triton is told to serve: what enters are counts and seconds, what leaves is what a config.pbtxt says.
+
+The text form is written and read by `adapters/pbtxt.py` through NVIDIA's own protobuf; this module knows no protobuf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployctl.core.artifact import TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """The settings of one model that tuning may change.
+
+    Attributes:
+        max_batch: largest batch that the dynamic batcher forms; 1 means batching off.
+        queue_delay_s: longest time a request waits for batch mates; 0 means only what queues up anyway.
+        instances: copies that run at once inside one replica.
+        queue_size: requests that may wait; 0 is unlimited. Beyond it Triton answers REJECTED at once.
+        queue_timeout_s: a request that waited longer is REJECTED; 0 is never.
+        warmup_batches: batch sizes executed before the model reports ready.
+    """
+
+    max_batch: int = 8
+    queue_delay_s: float = 0.0
+    instances: int = 1
+    queue_size: int = 0
+    queue_timeout_s: float = 0.0
+    warmup_batches: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One Triton model of a bundle as packaged.
+
+    Attributes:
+        name: the folder's and the model's name.
+        backend: `python`, `onnxruntime`, `ensemble`, or whatever an existing repository says.
+        inputs, outputs: tensors without the batch dimension.
+        serving: the packaged defaults; a plan may override them.
+        tunable: False for ensembles and for models whose own config.pbtxt is kept as it is.
+        parameters: config.pbtxt parameters (string to string).
+    """
+
+    name: str
+    backend: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    serving: ServingConfig = ServingConfig()
+    tunable: bool = True
+    parameters: dict[str, str]
+    ensemble_steps: tuple[EnsembleStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleStep:
+    """One step of an ensemble: maps are model tensor name -> ensemble tensor name."""
+
+    model: str
+    input_map: dict[str, str]
+    output_map: dict[str, str]

@@ -1,0 +1,1 @@
+"""What a platform is made of. Each component names the cloud-neutral promise; `infra/clouds/NAME` keeps it with that cloud's resources."""

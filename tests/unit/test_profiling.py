@@ -1,0 +1,136 @@
+"""Counters to service times: differences, resets, spread, laws, and what is not known."""
+
+import numpy as np
+import pytest
+from forecast_models import profile, stage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployctl.core import profiling as p
+from deployctl.core.profile import Interference, ServicePoint
+from deployctl.ports import CoreUse
+
+
+def test_differences_count_only_what_is_new():
+    before = {1: (3, 0.3, 1.0, 0.1), 4: (2, 0.1, 1.0, 0.1)}
+    after = {1: (5, 0.4, 2.0, 0.2), 4: (2, 0.1, 1.0, 0.1), 8: (1, 0.1, 0.7, 0.2)}
+    assert p.executions(before, after) == [
+        p.Execution(batch=1, count=2, total_s=pytest.approx(1.2)),
+        p.Execution(batch=8, count=1, total_s=pytest.approx(1.0)),
+    ]
+
+
+def test_a_counter_that_fell_starts_from_zero():
+    assert p.executions({1: (9, 1.0, 9.0, 1.0)}, {1: (2, 0.1, 0.2, 0.1)}) == [p.Execution(batch=1, count=2, total_s=pytest.approx(0.4))]
+
+
+def test_a_point_that_was_never_executed_is_absent():
+    assert p.point(4, 16, [p.Execution(batch=1, count=1, total_s=0.1)]) is None
+
+
+def test_spread_is_that_of_single_executions_also_from_means_of_several():
+    singles = [p.Execution(batch=2, count=1, total_s=t) for t in (0.010, 0.012, 0.014)]
+    found = p.point(2, 16, singles)
+    assert (found.mean_s, found.std_s, found.count) == (pytest.approx(0.012), pytest.approx(0.002), 3)
+    assert p.point(2, 16, [p.Execution(batch=2, count=3, total_s=0.036)]).std_s == 0.0
+    rng = np.random.default_rng(1)
+    several = [p.Execution(batch=2, count=4, total_s=float(rng.normal(0.012, 0.002, 4).sum())) for _ in range(400)]
+    assert p.point(2, 16, several).std_s == pytest.approx(0.002, rel=0.1)
+
+
+def test_trimming_drops_the_longest():
+    singles = [p.Execution(batch=1, count=1, total_s=t) for t in (0.01, 0.01, 0.01, 0.01, 0.5)]
+    assert p.point(1, 1, singles, trim_ratio=0.2).mean_s == pytest.approx(0.01)
+    assert p.point(1, 1, singles).mean_s > 0.1
+
+
+def test_pooling_keeps_mean_and_total_variance():
+    a = ServicePoint(batch=1, size=8, mean_s=1.0, std_s=0.0, count=1)
+    b = ServicePoint(batch=1, size=8, mean_s=3.0, std_s=0.0, count=1)
+    (pooled,) = p.merge([a, b])
+    assert (pooled.mean_s, pooled.std_s, pooled.count) == (2.0, 1.0, 2)
+
+
+@given(base=st.floats(1e-4, 0.1), item=st.floats(1e-5, 0.05))
+def test_an_affine_law_is_found_again(base, item):
+    law = p.affine(stage(base_s=base, item_s=item).points)
+    assert law.base_s == pytest.approx(base, rel=1e-6, abs=1e-9)
+    assert law.per_item_s == pytest.approx(item, rel=1e-6)
+    assert law.residual_ratio < 1e-6
+
+
+def test_one_point_never_flatters_batching():
+    law = p.affine(stage(batches=(4,)).points)
+    assert law.base_s == 0.0 and law.at(8) == pytest.approx(2 * law.at(4))
+
+
+def test_table_interpolates_inside_and_names_what_is_outside():
+    s = stage(sizes=(16, 64), batches=(1, 4))
+    inside = p.service_table(s, [16, 40, 64], 4)
+    assert inside.unknown == ()
+    assert inside.mean_s[2, 0] == pytest.approx(0.006)
+    assert inside.mean_s[1, 1] == pytest.approx((inside.mean_s[1, 0] + inside.mean_s[1, 2]) / 2)
+    outside = p.service_table(s, [128], 8)
+    assert any("size 128" in u for u in outside.unknown) and any("batch 8" in u for u in outside.unknown)
+    assert outside.mean_s[8, 0] > outside.mean_s[4, 0] > 0
+
+
+def test_a_stage_without_points_is_refused():
+    with pytest.raises(ValueError, match="no measured point"):
+        p.service_table(stage(batches=()), [1], 1)
+
+
+def test_slowdown_is_measured_interpolated_or_unknown():
+    one = profile(stage(), interference=(Interference(model="m", instances=4, slowdown_ratio=2.5),))
+    table, measured = p.slowdowns(one, "m", 4)
+    assert measured and list(table[1:]) == pytest.approx([1.0, 1.5, 2.0, 2.5])
+    assert not p.slowdowns(one, "m", 5)[1]
+    assert not p.slowdowns(profile(stage()), "m", 2)[1]
+    assert p.slowdowns(profile(stage(), cores=1.0), "m", 2) == (pytest.approx([1, 1, 1]), True)
+
+
+def test_disturbed_executions_count_only_where_there_are_no_others():
+    calm, late = p.Execution(batch=1, count=1, total_s=0.010), p.Execution(batch=1, count=1, total_s=0.020)
+    assert p.net([(calm, 0.0001), (late, 0.009), (calm, 0.0), (calm, 0.0)]) == [calm] * 3
+    assert [e.total_s for e in p.net([(calm, 0.0), (late, 0.008), (late, 0.5)])] == pytest.approx([0.010, 0.012, 0.002])
+    assert p.net([]) == []
+
+
+def test_the_wait_is_that_of_the_thread_that_computed_most():
+    before = CoreUse(server={1: 1.0}, backends={7: (1.0, 0.2), 8: (0.5, 0.1)}, spent_s=2.5)
+    after = CoreUse(server={1: 1.5}, backends={7: (1.9, 0.3), 8: (0.6, 3.0), 9: (5.0, 5.0)}, spent_s=9.0)
+    assert after.busiest_wait_s(before) == pytest.approx(0.1)  # 9 is new, 8 mostly slept
+
+
+def test_what_a_server_used_does_not_fall_when_a_model_that_was_loaded_anew_loses_its_threads():
+    before = CoreUse(server={1: 1.0, 2: 40.0}, backends={7: (70.0, 0.2)}, spent_s=111.0)
+    after = CoreUse(server={1: 1.5}, backends={8: (0.6, 0.0)}, spent_s=112.2)
+    assert after.server_since_s(before) == pytest.approx(0.5)
+    assert after.total_since_s(before) == pytest.approx(1.1)
+    assert after.spent_s - before.spent_s == pytest.approx(1.2)  # with what the ended ones used to their end
+
+
+def test_core_seconds_outside_the_stages_are_what_does_not_grow_with_the_work():
+    assert p.outside_cpu_s([(0.002, 0.0023), (0.012, 0.0143)]) == pytest.approx(0.0)  # all of it grows: a factor of 1.2
+    assert p.outside_cpu_s([(0.002, 0.0027), (0.012, 0.0147)]) == pytest.approx(0.0003)
+    assert p.outside_cpu_s([(0.002, 0.0027)]) == pytest.approx(0.0007)  # one size: the plain difference
+    assert p.outside_cpu_s([(0.002, 0.0010), (0.012, 0.0147)]) == 0.0
+    assert p.outside_cpu_s([(0.0, 0.0), (0.0, 0.0)]) == 0.0  # a server whose core use cannot be read
+
+
+def test_the_traffic_ratio_is_what_the_stages_used_over_what_they_should():
+    assert p.traffic_ratio(0.005, 0.001, 0.0065) == pytest.approx(1.1)
+    assert p.traffic_ratio(0.005, 0.001, 0.0) == 1.0  # not known
+    assert p.traffic_ratio(0.0001, 0.001, 0.002) == 1.0  # they hardly compute
+    assert p.traffic_ratio(0.005, 0.001, 0.02) == p.TRAFFIC_RATIOS[1]
+
+
+def test_what_the_model_does_not_explain_is_taken_from_requests_that_met_an_idle_service():
+    sent_s = np.arange(100) * 0.1
+    latency_s = np.full(100, 0.012)
+    latency_s[50:80] = 2.0 - 0.05 * np.arange(30)  # something else ran, and a queue built up and went away
+    latency_s[90] = np.nan
+    middle, spread = p.unexplained(sent_s, latency_s, np.full(100, 0.010))
+    assert (middle, spread) == (pytest.approx(0.002), pytest.approx(0.0, abs=1e-9))
+    assert p.unexplained(sent_s[:30], np.full(30, 5.0), np.full(30, 0.010))[0] == pytest.approx(4.99)  # all queued: the least tenth
+    assert p.unexplained(sent_s[:2], np.full(2, np.nan), np.full(2, 0.01)) == (0.0, 0.0)

@@ -1,0 +1,146 @@
+"""Traces from tables, replays from traces, the document, the page, the compiled rules as text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployctl.core import replay, rules, traces
+from deployctl.core.advise import present, quantity
+from deployctl.core.decision import ScalingPolicy
+from deployctl.core.fluid import Plant
+from deployctl.core.policies.slo import EXPERTS
+from deployctl.errors import DeployctlError, ProjectError
+from deployctl.flows.replay import Question
+from deployctl.flows.replay import replay as flow
+
+PLANT = Plant(capacity_rps=40.0, start_up_s=30)
+
+
+class Quiet:
+    def step(self, message: str) -> None: ...
+    def update(self, message: str) -> None: ...
+    def note(self, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+def test_counts_become_arrivals_with_the_same_sum_and_the_same_seed_the_same_bytes() -> None:
+    table = "minute,requests\n" + "".join(f"{i},{600 + 60 * i}\n" for i in range(10))
+    first = traces.parse(table, column="requests", per_s=60.0, seed=4)
+    again = traces.parse(table, column="requests", per_s=60.0, seed=4)
+    other = traces.parse(table, column="requests", per_s=60.0, seed=5)
+    assert first.arrivals.tobytes() == again.arrivals.tobytes() != other.arrivals.tobytes()
+    assert first.duration_s == 600 and first.resolution_s == 60.0
+    assert first.arrivals.sum() == pytest.approx(8700, rel=0.05)
+
+
+def test_linear_within_an_interval_has_no_step() -> None:
+    rate = traces.spread(np.array([10.0, 20.0, 10.0]), per_s=300.0, within="linear")
+    assert rate[150] == pytest.approx(10.0, abs=0.1) and rate[450] == pytest.approx(20.0, abs=0.1)
+    assert np.abs(np.diff(rate)).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "column, cells, seconds",
+    [
+        ("t", ["0.2", "1.7", "1.9", "5.0"], [1, 2, 0, 0, 1]),
+        ("t_ms", ["200", "1700", "1900", "5000"], [1, 2, 0, 0, 1]),
+        ("when", ["2023-11-16 18:17:03.9", "2023-11-16T18:17:05.0", "2023-11-16 18:17:05.4"], [1, 2]),
+    ],
+)
+def test_single_arrivals(column: str, cells: list[str], seconds: list[int]) -> None:
+    found = traces.parse("\n".join([column, *cells]), column=column, per_s=None)
+    assert found.arrivals.tolist() == seconds
+
+
+@pytest.mark.parametrize(
+    "text, column, per_s, code",
+    [
+        ("a,b\n1,2\n", "c", 60.0, "trace-column-missing"),
+        ("a\n1\nx\n", "a", 60.0, "trace-cell-invalid"),
+        ("a\n-1\n", "a", 60.0, "trace-cell-invalid"),
+        ("a\nnan\n", "a", 60.0, "trace-cell-invalid"),
+        ("a\nyesterday\n", "a", None, "trace-cell-invalid"),
+        ("a\n", "a", 60.0, "trace-empty"),
+    ],
+)
+def test_a_bad_table_names_the_place(text: str, column: str, per_s: float | None, code: str) -> None:
+    with pytest.raises(ProjectError) as caught:
+        traces.parse(text, column=column, per_s=per_s, where="day.csv")
+    assert caught.value.code == code
+    assert (caught.value.where or "").startswith("day.csv")
+
+
+def test_history_is_learned_from_and_not_judged() -> None:
+    arrivals = np.concatenate([np.full(1800, 400.0), np.full(1800, 40.0)])
+    run = replay.replay(traces.Trace(name="t", arrivals=arrivals, history_s=1800), PLANT, replay.peer("hpa", PLANT))
+    whole = replay.replay(traces.Trace(name="t", arrivals=arrivals), PLANT, replay.peer("hpa", PLANT))
+    assert run.outcome.cost_s < whole.outcome.cost_s
+    assert run.changes == whole.changes
+
+
+def test_a_flow_from_a_file_to_a_table_and_a_page(tmp_path: Path) -> None:
+    rate = 200 + 120 * np.sin(np.arange(120) / 10)
+    (tmp_path / "day.csv").write_text("minute,n\n" + "".join(f"{i},{int(r * 60)}\n" for i, r in enumerate(rate)))
+    asked = Question(
+        trace=tmp_path / "day.csv", column="n", per_s=60.0, capacity_rps=40.0, start_up_s=30.0, against=("hpa", "kpa"), out=tmp_path / "r.html"
+    )
+    done = flow(None, None, Quiet(), asked)
+    assert [row[0] for row in done.rows] == ["slo", "hpa", "kpa", "minimum possible", "without foresight"]
+    json.dumps(done.document, allow_nan=False)
+    page = (tmp_path / "r.html").read_text()
+    assert len(page) < 300_000
+    assert page.count("<svg") == 12
+    assert "minimum possible" in page and "SLO 1 s" in page
+    assert "<script" not in page and "http://" not in page and "https://" not in page.replace("http-equiv", "")
+    with pytest.raises(ProjectError) as caught:
+        flow(None, None, Quiet(), Question(trace=tmp_path / "day.csv", column="n", per_s=60.0))
+    assert caught.value.code == "capacity-unknown"
+    with pytest.raises(DeployctlError) as missing:
+        flow(None, None, Quiet(), Question(trace=tmp_path / "no.csv", column="n", capacity_rps=1.0, start_up_s=1.0))
+    assert missing.value.code == "file-unreadable"
+
+
+def test_the_best_hpa_in_hindsight_keeps_the_promise_and_is_the_cheapest_found() -> None:
+    t = np.arange(3 * 3600)
+    trace = traces.Trace(name="sine", arrivals=traces.poisson(260 + 100 * np.sin(t / 1500), seed=2))
+    found = replay.search_hpa(trace, PLANT)
+    assert found and all(result.keeps(start_up_s=30) for result, _ in found)
+    costs = [result.cost_s for result, _ in found]
+    assert costs == sorted(costs)
+    closed = replay.replay(trace, PLANT, found[0][1])
+    assert closed.outcome.cost_s == pytest.approx(costs[0], rel=0.02)
+
+
+def test_compiled_rules_carry_their_labels_and_one_rule_an_envelope() -> None:
+    settings = ScalingPolicy(policy="slo", capacity_rps=40.0, start_up_s=60.0, max_replicas=9)
+    groups = rules.groups(settings, selector='namespace="p",model="m"', labels={"service": "s", "namespace": "p"})
+    every = [rule for group in groups for rule in group["rules"]]
+    assert all({"service", "namespace"} <= set(rule["labels"]) for rule in every)
+    assert {rule["labels"].get("expert") for rule in every if rule["record"] in (rules.RAW, rules.HELD)} - {None} == {e.name for e in EXPERTS}
+    assert len({e.name for e in EXPERTS}) == len(EXPERTS)
+    assert [rule["record"] for rule in every[-2:]] == [rules.WANTED, rules.FOLLOWED]
+    json.dumps(groups)
+
+
+@pytest.mark.parametrize("text, value", [("50", 50.0), ("500m", 0.5), ("2k", 2000.0), (3, 3.0), ("abc", None), (None, None)])
+def test_quantities(text: object, value: float | None) -> None:
+    assert quantity(text) == value
+
+
+def test_somebody_elses_autoscaler_becomes_settings() -> None:
+    behaviour = {"scaleDown": {"stabilizationWindowSeconds": 60, "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}]}}
+    hpa = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "t"}, "spec": {"maxReplicas": 5, "behavior": behaviour, "metrics": [
+        {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}]}}  # fmt: skip
+    found = present([{"kind": "Service"}, hpa])
+    assert found is not None
+    assert (found.settings.signal, found.settings.target, found.settings.scale_down_window_s) == ("busy_ratio", 0.7, 60.0)
+    assert found.settings.down_limits[0].value == 10
+    keda = {"kind": "ScaledObject", "metadata": {"name": "t"}, "spec": {"maxReplicaCount": 4, "triggers": [
+        {"type": "prometheus", "metadata": {"query": "sum(rate(nv_inference_request_success[1m]))", "threshold": "30"}}]}}  # fmt: skip
+    other = present([keda])
+    assert other is not None and (other.settings.policy, other.settings.signal, other.settings.target) == ("keda", "arrivals_rps", 30.0)
+    assert present([{"kind": "Deployment"}]) is None
