@@ -204,7 +204,7 @@ CODES: dict[str, str] = {
     "container-config-wrong": "The kubelet cannot make the container: something that it mounts or reads is missing. The message names it.",
     "context-unknown": "The kubeconfig has no such context, or there is no kubeconfig. `kubectl config get-contexts` lists them.",
     "crash-loop": "A container ended at least three times. The last line of its log stands in the message; `deployctl logs` has more.",
-    "down-timeout": "Everything was deleted, and pods still finish what they accepted. Run `deployctl down` again to go on waiting.",
+    "down-timeout": "Everything was deleted, and pods still finish what they accepted, or a finalizer keeps an object. Run `deployctl down` again to go on waiting.",
     "env-ambiguous": "The service was released in this namespace for several environments. Add --env with one of those that the message lists.",
     "fetch-access-denied": "The pod may not read the store. Bind its service account to a role that may.",
     "fetch-blob-damaged": "A blob in the store is not what its digest says, so the pod refused to start. Push the bundle again; what served goes on.",

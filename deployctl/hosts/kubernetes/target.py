@@ -16,7 +16,7 @@ from typing import Any
 from deployctl import share
 from deployctl.adapters import portforward
 from deployctl.adapters.kubernetes import Cluster
-from deployctl.core import kube_drift, kube_names, kube_rollout, manifests
+from deployctl.core import kube_drift, kube_rollout, manifests
 from deployctl.core.kube_inventory import Inventory
 from deployctl.core.manifests.workload import GRPC, HTTP, SCRIPTS
 from deployctl.core.plan import Plan
@@ -144,11 +144,11 @@ class KubernetesTarget:
         return sorted(p["metadata"]["name"] for p in view[1]) if view else None
 
     def down(self, progress: Progress) -> None:
-        """Remove every object on record and wait until the pods are gone.
+        """Remove every object on record and wait until they and the pods are gone.
 
         Raises:
             LockHeld: somebody else is changing the service (`lock-held`).
-            NotConverged: pods are still leaving (`down-timeout`); the same command goes on.
+            NotConverged: some are still leaving (`down-timeout`); the same command goes on.
         """
         release = self._wanted()
         if release is None:
@@ -160,18 +160,19 @@ class KubernetesTarget:
             progress.step("removing the objects")
             for ref in writer.remove_all():
                 progress.update(f"removed {ref.kind} {ref.name}")
-            progress.step("waiting until the pods have ended what they accepted")
-            self._until_gone(release.plan, progress)
+            progress.step("waiting until the pods have ended what they accepted and every object is gone")
+            self._until_gone(writer, progress)
             writer.forget()
 
-    def _until_gone(self, plan: Plan, progress: Progress) -> None:
-        namespace = manifests.cluster_of(plan).namespace
+    def _until_gone(self, writer: Writer, progress: Progress) -> None:
         end = time.monotonic() + _GONE_S
-        while pods := self._cluster.list("v1", "Pod", namespace, labels=kube_names.selector(plan)):
+        while leaving := writer.leaving():
             if time.monotonic() > end:
-                names = ", ".join(p["metadata"]["name"] for p in pods[:3])
-                raise NotConverged(f"{len(pods)} pods are still leaving: {names}", hint="deployctl down   (it goes on waiting)", code="down-timeout")
-            progress.update(f"{len(pods)} pods finish their requests")
+                why = "a pod finishes what it accepted; an object waits for whoever put a finalizer on it"
+                raise NotConverged(
+                    f"still leaving: {', '.join(leaving[:3])}", why=why, hint="deployctl down   (it goes on waiting)", code="down-timeout"
+                )
+            progress.update(f"{leaving[0]} is still leaving" if len(leaving) == 1 else f"{leaving[0]} and {len(leaving) - 1} more are still leaving")
             self._records.lease.token()  # still ours: says so in time
             time.sleep(0.5)
 

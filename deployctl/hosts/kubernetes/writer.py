@@ -131,6 +131,13 @@ class Writer:
         order = {"HorizontalPodAutoscaler": 0, "ScaledObject": 0, "Deployment": 1}
         return [r for r in sorted(inventory.refs, key=lambda r: order.get(r.kind, 2)) if self._remove(r)]
 
+    def leaving(self) -> list[str]:
+        """What `remove_all` removed and the cluster still has: a Deployment goes only after its pods, other objects after their finalizers."""
+        inventory = self.inventory()
+        here = [r for r in (inventory.refs if inventory else ()) if self._ours(self._live(r))]
+        pods = self._api.list("v1", "Pod", self._namespace, labels=kube_names.selector(self._plan))
+        return [*(f"pod {p['metadata']['name']}" for p in pods), *(f"{r.kind} {r.name}" for r in here)]
+
     def forget(self) -> None:
         """Remove the record itself, after everything on it is gone."""
         self._api.delete("v1", "ConfigMap", self._namespace, kube_inventory.name(self._plan.service, self._plan.env))
@@ -228,10 +235,13 @@ class Writer:
     def _remove(self, ref: Ref) -> bool:
         """Remove an object of ours; one that was replaced by somebody else's under the same name is left alone."""
         live = self._live(ref)
-        owner = ((live or {}).get("metadata", {}).get("annotations") or {}).get(kube_names.OWNER)
-        if live is None or owner != kube_names.owner(self._plan):
+        if live is None or not self._ours(live):
             return False
         return self._api.delete(ref.api, ref.kind, self._namespace, ref.name, uid=live["metadata"]["uid"])
+
+    def _ours(self, live: Live | None) -> bool:
+        notes = (live or {}).get("metadata", {}).get("annotations") or {}
+        return bool(notes.get(kube_names.OWNER) == kube_names.owner(self._plan))
 
     def _record(self, release: Release, book: Live | None, refs: tuple[Ref, ...], *, whole: bool) -> None:
         """Write the inventory where it says something new, if nobody else did since it was read."""

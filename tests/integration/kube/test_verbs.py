@@ -121,3 +121,21 @@ def test_the_least_role_of_the_guide_is_enough_for_every_verb(cluster_project, t
     project.run("logs", "-e", "prod")
     project.run("down", "-e", "prod", "--yes")
     assert project.objects() == set()
+
+
+def test_down_waits_for_an_object_that_leaves_late(cluster_project):
+    """A Deployment goes after its pods, here also after a finalizer: before that nobody says "stopped", and nothing is left after it."""
+    project, plane = cluster_project, cluster_project.plane
+    project.up()
+    path = f"/apis/apps/v1/namespaces/{project.namespace}/deployments/sleeper"
+    merge = "application/merge-patch+json"
+    plane.request("PATCH", path, {"metadata": {"finalizers": ["example.test/holds"]}}, content=merge)
+    command = project.start("down", "-e", "prod", "--yes")
+    held = {"deployments/sleeper", "configmaps/deployctl-sleeper-prod"}  # and the record, which goes last
+    plane.until(lambda: "deletionTimestamp" in (meta := plane.get(path)["metadata"]) and len(meta["finalizers"]) == 1, "end of the pods")
+    plane.until(lambda: project.objects() == held, "end of everything else")
+    assert command.poll() is None
+    plane.request("PATCH", path, {"metadata": {"finalizers": None}}, content=merge)
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 0 and "stopped" in out, (out, err)
+    assert project.objects() == set()
