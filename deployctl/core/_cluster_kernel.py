@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from deployctl.core._batcher_kernel import AHEAD_PER_INSTANCE, POLLS, UNFORMED, arrived, poll, taken
+from deployctl.core._cores_kernel import CORES, FADE_S, NEXT_S, POLLED_S, TASKS, VIRTUAL, WAKE_S, aim, compute, touch
 from deployctl.core._kernels import (
     BUSY,
     COUNT,
@@ -19,7 +21,6 @@ from deployctl.core._kernels import (
     REJECTED,
     ROUND_ROBIN,
     RUN,
-    TAIL,
     TIMEOUT_S,
     TIMER,
     compiled,
@@ -29,125 +30,15 @@ from deployctl.core._kernels import (
     scan,
 )
 
-# More columns of the waiting lines: batches formed ahead of an idle instance, whether the last of them may still grow, its members
-# and first request, the first request that is in no batch yet (-1: none), and whether the batcher thread polls.
-AHEAD, OPEN, LAST_RUN, LAST_HEAD, UNFORMED, POLLS = 6, 7, 8, 9, 10, 11
-# Columns of slots (running batches), replicas and groups (of replicas that share cores).
+# Columns of slots (running batches) and of replicas.
 FIRST, MEMBERS = 0, 1
 ACTIVE, INFLIGHT, GROUP = 0, 1, 2
-TASKS, POLLERS = 0, 1
-VIRTUAL, SEEN_S, NEXT_S, CORES, POLLED_S, WAKE_S, FADE_S = 0, 1, 2, 3, 4, 5, 6
 # What is carried over a stop: entries of the wall heap, noise drawn, the next arrival and the next switch.
 WALLS, DRAWN, K_NEXT, S_NEXT = 0, 1, 2, 3
-_AHEAD_PER_INSTANCE = 2
 
 # mypy and ruff cannot see through numba: kernels carry no annotations.
 # ruff: noqa: ANN001, ANN202, PLR0913, PLR0915, C901, D417
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-
-
-@compiled
-def _speed(group, times, g):
-    """Share of a core that each computing task of group g gets; a thread that polls takes as much as one that computes."""
-    claims = group[g, TASKS] + group[g, POLLERS]
-    return 1.0 if claims <= times[g, CORES] else times[g, CORES] / claims
-
-
-@compiled
-def _aim(group, times, key, g):
-    """When group g finishes its next computing task; tasks share its cores equally (processor sharing)."""
-    if group[g, TASKS] == 0:
-        times[g, NEXT_S] = np.inf
-        return
-    speed = _speed(group, times, g)
-    times[g, NEXT_S] = times[g, SEEN_S] + max(0.0, key[g, 0] - times[g, VIRTUAL]) / speed
-
-
-@compiled
-def _touch(group, times, g, now_s):
-    """Bring group g's virtual clock to now, before its tasks change; returns core-seconds computed since."""
-    tasks = group[g, TASKS]
-    speed = _speed(group, times, g)
-    passed = now_s - times[g, SEEN_S]
-    times[g, VIRTUAL] += passed * speed
-    times[g, SEEN_S] = now_s
-    if group[g, POLLERS] > 0:  # a core that nobody computes on is polled away
-        times[g, POLLED_S] += passed * min(group[g, POLLERS], times[g, CORES] - tasks * speed)
-    return passed * speed * tasks
-
-
-@compiled
-def _compute(group, times, key, task, g, now_s, work_s, value):
-    """Start a computing task of `work_s` core-seconds in group g; it takes longer where it finds all cores idle, the longer they were."""
-    if times[g, WAKE_S] > 0.0 and group[g, TASKS] == 0 and group[g, POLLERS] == 0:
-        work_s += times[g, WAKE_S] * (1.0 - np.exp(-(now_s - times[g, SEEN_S]) / times[g, FADE_S]))
-    used = _touch(group, times, g, now_s)
-    push(key[g], task[g], group[g, TASKS], times[g, VIRTUAL] + work_s, value)
-    group[g, TASKS] += 1
-    _aim(group, times, key, g)
-    return used
-
-
-@compiled
-def _form(line, q, following, size, max_batch, slots):
-    """Form batches ahead of an idle instance, as the batcher thread does, until the slots are full or the last one is open."""
-    while line[q, UNFORMED] >= 0 and line[q, AHEAD] < slots and line[q, OPEN] == 0:
-        k = line[q, UNFORMED]
-        line[q, LAST_HEAD] = k
-        run = 1
-        while run < max_batch and k != line[q, TAIL] and size[following[k]] == size[k]:
-            k = following[k]
-            run += 1
-        line[q, AHEAD] += 1
-        line[q, LAST_RUN] = run
-        if k != line[q, TAIL]:
-            line[q, UNFORMED] = following[k]
-        else:
-            line[q, UNFORMED] = -1
-            line[q, OPEN] = 1 if run < max_batch else 0
-
-
-@compiled
-def _arrived(line, q, k, now_s, following, entered_s, size, max_batch, slots, delay_s):
-    """Request k, which stands at the end of line q, as the batcher thread sees it."""
-    if line[q, UNFORMED] >= 0:
-        return
-    if line[q, OPEN] == 1:
-        if size[k] == size[line[q, LAST_HEAD]]:
-            line[q, LAST_RUN] += 1
-            if line[q, LAST_RUN] == max_batch:
-                line[q, OPEN] = 0
-            return
-        if now_s - entered_s[line[q, LAST_HEAD]] < delay_s:
-            line[q, OPEN] = 0  # it still waited for mates and is sent as it is
-    line[q, UNFORMED] = k
-    _form(line, q, following, size, max_batch, slots)
-
-
-@compiled
-def _taken(line, q, following, size, max_batch, slots):
-    """The first batch of line q began to execute."""
-    line[q, AHEAD] = max(line[q, AHEAD] - 1, 0)
-    if line[q, AHEAD] == 0:
-        line[q, OPEN] = 0
-    if line[q, COUNT] == 0:
-        line[q, UNFORMED] = -1
-    _form(line, q, following, size, max_batch, slots)
-
-
-@compiled
-def _poll(line, q, group, times, key, g, now_s, slots):
-    """Start or end the polling of line q's batcher thread: it never sleeps while the last batch that it formed is open, waits for
-    an instance, and a request of another shape stands behind it. Returns core-seconds computed since group g was last touched.
-    """
-    polls = 1 if line[q, OPEN] == 1 and line[q, UNFORMED] >= 0 and line[q, AHEAD] < slots else 0
-    if polls == line[q, POLLS]:
-        return 0.0
-    used = _touch(group, times, g, now_s)
-    group[g, POLLERS] += polls - line[q, POLLS]
-    line[q, POLLS] = polls
-    _aim(group, times, key, g)
-    return used
 
 
 @compiled
@@ -309,11 +200,11 @@ def _cluster(
         ended = -1  # slot of a batch that ended
         entering = -1  # request that enters the first stage
         if what == 0:
-            computed_s += _touch(group, times, g, now_s)
+            computed_s += touch(group, times, g, now_s)
             times[g, VIRTUAL] = key[g, 0]
             value = pop(key[g], task[g], group[g, TASKS])
             group[g, TASKS] -= 1
-            _aim(group, times, key, g)
+            aim(group, times, key, g)
             if value < slots:
                 ended = value
             elif (value - slots) & 1:
@@ -331,8 +222,8 @@ def _cluster(
             elif slot_cpu_s[value] > 0.0:
                 q = value // per_line
                 g = replica[q // stages, GROUP]
-                computed_s += _touch(group, times, g, now_s)  # the pause inside a service time is part of what was measured
-                computed_s += _compute(group, times, key, task, g, now_s, slot_cpu_s[value], value)
+                computed_s += touch(group, times, g, now_s)  # the pause inside a service time is part of what was measured
+                computed_s += compute(group, times, key, task, g, now_s, slot_cpu_s[value], value)
             else:
                 ended = value
         else:
@@ -345,7 +236,7 @@ def _cluster(
                 given[k] = r
                 replica[r, INFLIGHT] += 1
                 if overhead_s[0] > 0.0:
-                    computed_s += _compute(group, times, key, task, replica[r, GROUP], now_s, overhead_s[0], slots + 2 * k)
+                    computed_s += compute(group, times, key, task, replica[r, GROUP], now_s, overhead_s[0], slots + 2 * k)
                 else:
                     entering = k
         if entering >= 0:
@@ -358,8 +249,8 @@ def _cluster(
                 entered_s[entering] = now_s
                 join(line, q, entering, now_s, closed_s, following, size[0], whole[0, MAX_BATCH])
                 if polling and whole[0, MAX_BATCH] > 1:
-                    ahead = _AHEAD_PER_INSTANCE * whole[0, INSTANCES]
-                    _arrived(line, q, entering, now_s, following, entered_s, size[0], whole[0, MAX_BATCH], ahead, seconds[0, DELAY_S])
+                    ahead = AHEAD_PER_INSTANCE * whole[0, INSTANCES]
+                    arrived(line, q, entering, now_s, following, entered_s, size[0], whole[0, MAX_BATCH], ahead, seconds[0, DELAY_S])
                 todo[0] = q
                 todos = 1
         if ended >= 0:
@@ -374,7 +265,7 @@ def _cluster(
                 after = following[k]
                 if s + 1 == stages:
                     if overhead_s[1] > 0.0:
-                        computed_s += _compute(group, times, key, task, replica[r, GROUP], now_s, overhead_s[1], slots + 2 * k + 1)
+                        computed_s += compute(group, times, key, task, replica[r, GROUP], now_s, overhead_s[1], slots + 2 * k + 1)
                     else:
                         done[k] = now_s
                         replica[r, INFLIGHT] -= 1
@@ -385,8 +276,8 @@ def _cluster(
                     entered_s[k] = now_s
                     join(line, q + 1, k, now_s, closed_s, following, size[s + 1], whole[s + 1, MAX_BATCH])
                     if polling and whole[s + 1, MAX_BATCH] > 1:
-                        ahead = _AHEAD_PER_INSTANCE * whole[s + 1, INSTANCES]
-                        _arrived(line, q + 1, k, now_s, following, entered_s, size[s + 1], whole[s + 1, MAX_BATCH], ahead, seconds[s + 1, DELAY_S])
+                        ahead = AHEAD_PER_INSTANCE * whole[s + 1, INSTANCES]
+                        arrived(line, q + 1, k, now_s, following, entered_s, size[s + 1], whole[s + 1, MAX_BATCH], ahead, seconds[s + 1, DELAY_S])
                 k = after
             if s + 1 < stages:
                 todo[0] = q + 1
@@ -434,16 +325,16 @@ def _cluster(
                     line[q, HEAD] = k
                     line[q, COUNT] -= m
                     if polling and whole[s, MAX_BATCH] > 1:
-                        _taken(line, q, following, size[s], whole[s, MAX_BATCH], _AHEAD_PER_INSTANCE * whole[s, INSTANCES])
+                        taken(line, q, following, size[s], whole[s, MAX_BATCH], AHEAD_PER_INSTANCE * whole[s, INSTANCES])
                     executions[s, m] += 1
                     slot_since_s[i] = now_s
                     if waits_s > 0.0:
                         push(wall_s, wall, walls, now_s + waits_s, i)
                         walls += 1
                     else:
-                        computed_s += _compute(group, times, key, task, replica[r, GROUP], now_s, slot_cpu_s[i], i)
+                        computed_s += compute(group, times, key, task, replica[r, GROUP], now_s, slot_cpu_s[i], i)
                 scan(line, q, closed_s, following, entered_s, size[s], whole[s, MAX_BATCH])
             if polling and whole[s, MAX_BATCH] > 1:
-                computed_s += _poll(line, q, group, times, key, replica[r, GROUP], now_s, _AHEAD_PER_INSTANCE * whole[s, INSTANCES])
+                computed_s += poll(line, q, group, times, key, replica[r, GROUP], now_s, AHEAD_PER_INSTANCE * whole[s, INSTANCES])
     total[0] = computed_s
     mark[WALLS], mark[DRAWN], mark[K_NEXT], mark[S_NEXT] = walls, drawn, k_next, s_next

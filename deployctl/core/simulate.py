@@ -2,8 +2,9 @@
 
 Open arrivals with a size mix and repeats, spread over replicas by the front door, through Triton's dynamic batcher at each
 stage of an ensemble, on cores that everything in a replica shares, with queue limits and with replicas that start and drain.
-Service times are drawn around the measured means. The same seed gives the same bytes. Refuses to know clocks; the loops are in
-`_station_kernel.py` and `_cluster_kernel.py`, loaded on first use (compiling takes seconds once per installation).
+Service times are drawn around the measured means. The same seed gives the same bytes. Refuses to know clocks; what they are
+fed with is made in `sim_inputs.py`; the loops are in `_station_kernel.py` and `_cluster_kernel.py`, loaded on first use
+(compiling takes seconds once per installation).
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from deployctl.core.arrivals import arrival_times_s
 from deployctl.core.demand import Demand, RateStep, SizeShare
 from deployctl.core.forecast import Forecast
 from deployctl.core.profile import ServiceProfile
-from deployctl.core.profiling import ServiceTable, service_table, slowdowns
 from deployctl.core.serving import ServingConfig
+from deployctl.core.sim_inputs import Tables, bucket_index, horizon_s, overheads_s, reached, tables_of, unit_noise
 
 FloatArray = npt.NDArray[np.float64]
 Spread = Literal["least_conn", "random", "round_robin"]
 _SPREADS: dict[str, int] = {"least_conn": 0, "random": 1, "round_robin": 2}
 NO_POLLING = -1.0  # in place of a handover time
-_NOISE_BITS = (12, 18)  # least and most draws of unit noise, as powers of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +55,6 @@ class Scenario:
     cache_hit_s: float = 0.001
 
 
-# Executions that are rarer than this cannot move a p99 whose misses are ten times as many.
-RARE_RATIO = 0.001
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
     """One simulation's outcome.
@@ -81,18 +77,6 @@ class Run:
     polled_s: float
     span_s: float
     unknown: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Tables:
-    whole: npt.NDArray[np.int64]
-    seconds: FloatArray
-    mean_s: FloatArray
-    cv: FloatArray
-    slowdown: FloatArray
-    joins: tuple[bool, ...]
-    unknown: tuple[str, ...]
-    beyond: tuple[tuple[tuple[int, str], ...], ...]
 
 
 def simulate(
@@ -118,9 +102,9 @@ def simulate(
         ValueError: a stage was never measured.
     """
     rng = np.random.default_rng(seed)
-    horizon_s = scenario.duration_s if scenario.duration_s is not None else _horizon_s(demand, scenario.requests)
-    arrival_s = arrival_times_s(demand, horizon_s, rng)
-    index = _bucket_index(demand, arrival_s.shape[0], rng)
+    length_s = scenario.duration_s if scenario.duration_s is not None else horizon_s(demand, scenario.requests)
+    arrival_s = arrival_times_s(demand, length_s, rng)
+    index = bucket_index(demand, arrival_s.shape[0], rng)
     return _run(profile, config, replicas, demand, arrival_s, index, rng=rng, scenario=scenario)
 
 
@@ -167,10 +151,10 @@ def _run(
 ) -> Run:
     """Serve arrivals whose sizes are given by their rank in the mix."""
     n = arrival_s.shape[0]
-    tables = _tables(profile, config, demand)
-    noise = _unit_noise(n, rng)
+    tables = tables_of(profile, config, demand)
+    noise = unit_noise(n, rng)
     pick = rng.random(n) if replicas > 1 else np.zeros(n)
-    overhead_s = _overheads(profile, n, rng)
+    overhead_s = overheads_s(profile, n, rng)
     if scenario.cache and demand.repeat_ratio > 0:
         miss = rng.random(n) >= demand.repeat_ratio
         done_s, executed, busy_s, computed_s, polled_s = _serve(profile, tables, replicas, scenario, arrival_s[miss], index[miss], noise, pick[miss])
@@ -191,7 +175,7 @@ def _run(
         core_ratio=_core_ratio(profile, scenario, replicas, computed_s, span_s),
         polled_s=polled_s,
         span_s=span_s,
-        unknown=tables.unknown + _reached(tables, executed),
+        unknown=tables.unknown + reached(tables, executed),
     )
 
 
@@ -257,29 +241,6 @@ def warm(progress: Any = None) -> None:
     simulate(profile, {}, 1, constant(10.0), seed=1, scenario=Scenario(requests=20))
 
 
-def _unit_noise(n: int, rng: np.random.Generator) -> FloatArray:
-    """Exponential noise of mean 0 and variance 1: a floor with a tail, as service times have.
-
-    The values are even quantiles in random order, so that a few hundred thousand of them stand for any number of draws.
-    """
-    low, high = _NOISE_BITS
-    number = 1 << min(max(n.bit_length(), low), high)
-    draws = -np.log1p(-(np.arange(number) + 0.5) / number)
-    draws = (draws - draws.mean()) / draws.std()
-    rng.shuffle(draws)
-    return np.asarray(draws, dtype=np.float64)
-
-
-def _horizon_s(demand: Demand, requests: int) -> float:
-    if demand.arrivals == "trace" and demand.times_s:
-        return demand.times_s[-1] + 1e-9
-    last = demand.steps[-1]
-    planned = sum((b.start_s - a.start_s) * a.rate_rps for a, b in zip(demand.steps, demand.steps[1:], strict=False))
-    if last.rate_rps <= 0:
-        return last.start_s + 1e-9
-    return last.start_s + max(requests - planned, requests / 4 if planned else requests) / last.rate_rps
-
-
 def _latency(done_s: FloatArray, arrival_s: FloatArray) -> FloatArray:
     """Done minus arrived; NaN for those that were refused (their time is negative)."""
     latency_s = done_s - arrival_s
@@ -288,80 +249,9 @@ def _latency(done_s: FloatArray, arrival_s: FloatArray) -> FloatArray:
     return latency_s
 
 
-def _bucket_index(demand: Demand, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rank of each request's size bucket, from the same draws as `arrivals.sizes`."""
-    if len(demand.mix) == 1:
-        return np.zeros(n, dtype=np.int64)
-    buckets = sorted({share.size for share in demand.mix})
-    rank = np.array([buckets.index(share.size) for share in demand.mix], dtype=np.int64)
-    weight = np.cumsum([share.share_ratio for share in demand.mix])
-    draws = rng.random(n)
-    position = np.zeros(n, dtype=np.int64)
-    for edge in weight[:-1] / weight[-1]:
-        position += draws >= edge
-    plain = bool(np.all(rank == np.arange(rank.size)))
-    return position if plain else rank[position]
-
-
-def _overheads(profile: ServiceProfile, n: int, rng: np.random.Generator) -> FloatArray | float:
-    """Time outside the server's cores by request: gamma with the measured mean and spread."""
-    mean = max(profile.overhead_s - profile.request_cpu_s, 0.0)
-    if mean <= 0 or profile.overhead_std_s <= 0:
-        return mean
-    shape = (mean / profile.overhead_std_s) ** 2
-    return rng.gamma(shape, mean / shape, size=n)
-
-
-def _tables(profile: ServiceProfile, config: Mapping[str, ServingConfig], demand: Demand) -> _Tables:
-    sizes = sorted({share.size for share in demand.mix})
-    weight = np.array([sum(s.share_ratio for s in demand.mix if s.size == size) for size in sizes])
-    settings = [config.get(stage.model, ServingConfig(max_batch=1)) for stage in profile.stages]
-    largest = max(s.max_batch for s in settings)
-    stages = len(profile.stages)
-    copies = max(s.instances for s in settings)
-    mean_s, cv = np.zeros((stages, largest + 1, len(sizes))), np.zeros((stages, largest + 1, len(sizes)))
-    slowdown = np.ones((stages, copies + 1))
-    unknown: list[str] = []
-    beyond = []
-    for i, (stage, serving) in enumerate(zip(profile.stages, settings, strict=True)):
-        table = service_table(stage, sizes, serving.max_batch)
-        rows = slice(0, serving.max_batch + 1)
-        mean_s[i, rows], cv[i, rows] = _joined(table, weight) if stage.joins_sizes else (table.mean_s, table.cv)
-        beyond.append(table.beyond)
-        texts = {text for _, text in table.beyond}
-        unknown += [text for text in table.unknown if text not in texts]
-        ratio, measured = slowdowns(profile, stage.model, serving.instances)
-        slowdown[i, : serving.instances + 1] = ratio
-        if not measured:
-            unknown.append(f"{stage.model}: {serving.instances} instances at once")
-    whole = np.array([[s.max_batch, s.instances, s.queue_size] for s in settings])
-    modelled = profile.cores > 0
-    seconds = np.array(
-        [[s.queue_delay_s, s.queue_timeout_s, p.cpu_ratio if modelled else 0.0] for p, s in zip(profile.stages, settings, strict=True)]
-    )
-    joins = tuple(stage.joins_sizes for stage in profile.stages)
-    return _Tables(whole=whole, seconds=seconds, mean_s=mean_s, cv=cv, slowdown=slowdown, joins=joins, unknown=tuple(unknown), beyond=tuple(beyond))
-
-
-def _reached(tables: _Tables, executed: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """The extended batches that occurred often enough to matter: a table may reach further than the traffic ever does."""
-    found = []
-    for row, rows in zip(executed, tables.beyond, strict=True):
-        total = int(row.sum())
-        found += [text for measured, text in rows if int(row[measured + 1 :].sum()) > RARE_RATIO * total]
-    return tuple(found)
-
-
-def _joined(table: ServiceTable, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """One column for a stage whose batches mix all sizes."""
-    share = weight / weight.sum()
-    mean = table.mean_s @ share
-    return np.repeat(mean[:, None], len(share), axis=1), np.repeat((table.cv @ share)[:, None], len(share), axis=1)
-
-
 def _serve(
     profile: ServiceProfile,
-    tables: _Tables,
+    tables: Tables,
     replicas: int,
     scenario: Scenario,
     arrival_s: FloatArray,
@@ -388,7 +278,7 @@ def _serve(
 
 def _cluster(
     profile: ServiceProfile,
-    tables: _Tables,
+    tables: Tables,
     replicas: int,
     scenario: Scenario,
     arrival_s: FloatArray,
@@ -453,9 +343,9 @@ def stoppable(
         ValueError: a stage was never measured.
     """
     rng, n = np.random.default_rng(seed), arrival_s.shape[0]
-    index = _bucket_index(demand, n, rng)
-    tables = _tables(profile, config, demand)
-    noise, pick, overhead_s = _unit_noise(n, rng), rng.random(n), _overheads(profile, n, rng)
+    index = bucket_index(demand, n, rng)
+    tables = tables_of(profile, config, demand)
+    noise, pick, overhead_s = unit_noise(n, rng), rng.random(n), overheads_s(profile, n, rng)
     still = replace(scenario, schedule=())
     return Stoppable(cluster=_cluster(profile, tables, replicas, still, arrival_s, index, noise, pick), overhead_s=overhead_s)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from deployctl.core import _cluster_kernel, _fluid_kernels, _kernels, _policy_kernels, _station_kernel
+from deployctl.core import _batcher_kernel, _cluster_kernel, _cores_kernel, _fluid_kernels, _kernels, _policy_kernels, _station_kernel
 
-MODULES = (_kernels, _station_kernel, _cluster_kernel, _fluid_kernels, _policy_kernels)
+MODULES = (_kernels, _station_kernel, _cores_kernel, _batcher_kernel, _cluster_kernel, _fluid_kernels, _policy_kernels)
 KERNELS = {name: f.py_func for m in MODULES for name, f in vars(m).items() if hasattr(f, "py_func")}
 
 
