@@ -134,3 +134,37 @@ def test_what_the_model_does_not_explain_is_taken_from_requests_that_met_an_idle
     assert (middle, spread) == (pytest.approx(0.002), pytest.approx(0.0, abs=1e-9))
     assert p.unexplained(sent_s[:30], np.full(30, 5.0), np.full(30, 0.010))[0] == pytest.approx(4.99)  # all queued: the least tenth
     assert p.unexplained(sent_s[:2], np.full(2, np.nan), np.full(2, 0.01)) == (0.0, 0.0)
+
+
+PAUSES_S = (0.004, 0.012, 0.03)
+
+
+@given(w=st.floats(1e-4, 0.02), tau=st.floats(0.0015, 0.05))
+def test_the_wake_law_finds_the_law_that_made_the_readings(w, tau):
+    found_w, found_tau = p.wake_law([(t, w * (1 - np.exp(-t / tau))) for t in PAUSES_S])
+    assert found_tau == pytest.approx(tau, rel=0.06)  # the steps of its grid are 11 % apart
+    at = np.array(PAUSES_S)
+    assert found_w * (1 - np.exp(-at / found_tau)) == pytest.approx(w * (1 - np.exp(-at / tau)), rel=0.03)
+
+
+@given(more=st.lists(st.floats(-0.005, 0.02), min_size=3, max_size=3), w=st.floats(0.0, 0.03), tau=st.floats(0.001, 0.06))
+def test_no_other_law_is_nearer_to_noisy_readings_and_it_never_saves_work(more, w, tau):
+    at = np.array(PAUSES_S)
+
+    def miss(w, tau):
+        return float(np.sum((np.array(more) - w * (1 - np.exp(-at / tau))) ** 2))
+
+    found = p.wake_law(list(zip(PAUSES_S, more, strict=True)))
+    assert found[0] >= 0 and 0.001 <= found[1] <= 0.06
+    assert miss(*found) <= miss(w, tau) + 0.02 * float(np.sum(np.square(more))) + 1e-12
+
+
+@given(more=st.lists(st.floats(1e-4, 0.02), min_size=3, max_size=3))
+def test_the_wake_law_knows_no_units(more):
+    one, thousand = (p.wake_law([(t * k, m * k) for t, m in zip(PAUSES_S, more, strict=True)]) for k in (1, 1000))
+    assert thousand == pytest.approx((one[0] * 1000, one[1] * 1000), rel=1e-6)
+
+
+def test_pauses_that_cost_nothing_or_less_wake_nothing():
+    assert p.wake_law([(t, 0.0) for t in PAUSES_S])[0] == 0.0
+    assert p.wake_law([(t, -0.001) for t in PAUSES_S])[0] == 0.0

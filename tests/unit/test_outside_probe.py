@@ -1,0 +1,90 @@
+"""The probe of Triton's batcher thread: which rounds it sends, and what it concludes from the server's core-seconds."""
+
+import threading
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from forecast_models import profile, stage
+
+from deployctl.core.artifact import TensorSpec
+from deployctl.core.demand import SizeShare, constant
+from deployctl.core.serving import ModelSpec, ServingConfig
+from deployctl.flows import _outside
+from deployctl.ports import CoreUse
+
+REQUEST_S = {16: 0.0002, 32: 0.0003, 128: 0.0006}  # of the server process itself: protocol and copying, more for larger ones
+MIX = tuple(SizeShare(size=s, share_ratio=1 / 3) for s in REQUEST_S)
+
+
+class Server:
+    """A server process that burns `polling_s` more a round of three shapes and `handover_s` more a round of several."""
+
+    def __init__(self, *, polling_s, handover_s):
+        self.more_s = {1: 0.0, 2: handover_s, 3: handover_s + polling_s}
+        self.used_s, self.intervals, self._now, self._lock = 0.0, [], [], threading.Lock()
+
+    def infer(self, model, request):
+        with self._lock:
+            self._now.append(request["size"])
+
+    def core_use(self):
+        shapes = Counter(self._now)
+        rounds = max(shapes.values(), default=0)  # exact where shapes differ; a round of one shape costs nothing more
+        self.used_s += sum(REQUEST_S[size] * n for size, n in shapes.items()) + self.more_s.get(len(shapes), 0.0) * rounds
+        self.intervals.append(shapes)
+        self._now = []
+        return CoreUse(server={1: self.used_s}, backends={}, spent_s=self.used_s)
+
+
+def model(*, dims=(-1,), tunable=True):
+    tensor = TensorSpec(name="x", dtype="FP32", shape=dims)
+    return ModelSpec(name="m", backend="python", inputs=(tensor,), outputs=(), tunable=tunable, parameters={})
+
+
+@pytest.fixture
+def probe(monkeypatch):
+    """Runs the probe; what it configured is kept in `seen`."""
+    seen = []
+    monkeypatch.setattr(_outside, "_LOOP_S", 0.0)  # five rounds each, whatever the machine is doing
+    monkeypatch.setattr(_outside, "configure_stage", lambda _, name, serving: seen.append((name, serving)))
+    monkeypatch.setattr(_outside, "stage_requests", lambda _, spec, size: [{"size": size}])
+
+    def run(server, *, spec=None, mix=MIX):
+        monkeypatch.setattr(_outside, "stage_models", lambda _: [spec or model()])
+        bench = SimpleNamespace(bundle=None, demand=constant(10.0, mix=mix))
+        draft = profile(stage(sizes=(16, 32, 128)))  # the shortest execution takes 5 ms
+        return _outside._batcher(SimpleNamespace(bench=bench, server=lambda: server), draft)
+
+    run.seen = seen
+    return run
+
+
+def test_a_thread_that_polls_for_as_long_as_the_shortest_execution_is_found(probe):
+    polls, handover_s = probe(Server(polling_s=0.005, handover_s=0.0015))
+    assert polls and handover_s == pytest.approx(0.0015)
+    assert probe.seen == [("m", ServingConfig(max_batch=3, warmup_batches=()))]  # two of the three can wait in one batch
+
+
+def test_a_thread_that_sleeps_is_not_taken_for_one_that_polls_because_several_shapes_meet_a_lock(probe):
+    polls, handover_s = probe(Server(polling_s=0.0, handover_s=0.0009))
+    assert not polls and handover_s == pytest.approx(0.0009)
+
+
+@pytest.mark.parametrize(("polling_s", "found"), [(0.0012, False), (0.0024, True)])
+def test_what_counts_as_polling_is_a_fifth_of_the_shortest_execution_beyond_three_of_the_largest(probe, polling_s, found):
+    """Three of the largest cost 0.7 ms more than one of each, so here the border is at 1.7 ms."""
+    assert probe(Server(polling_s=polling_s, handover_s=0.0))[0] is found
+
+
+def test_pairs_of_the_ends_and_three_of_all_are_sent_and_the_first_round_of_each_does_not_count(probe):
+    server = Server(polling_s=0.0, handover_s=0.0)
+    probe(server)
+    counted = [dict(shapes) for shapes in server.intervals[1::2]]
+    assert counted == [{16: 10}, {128: 10}, {16: 5, 128: 5}, {16: 5, 32: 5, 128: 5}, {128: 15}]
+
+
+@pytest.mark.parametrize("case", [{"spec": model(dims=(8,))}, {"spec": model(tunable=False)}, {"mix": MIX[:1]}])
+def test_where_only_one_shape_can_come_or_no_batcher_is_ours_to_set_nothing_is_sent(probe, case):
+    server = Server(polling_s=0.005, handover_s=0.001)
+    assert probe(server, **case) == (False, 0.0) and not server.intervals and not probe.seen
