@@ -80,7 +80,8 @@ def test_what_counts_as_polling_is_a_fifth_of_the_shortest_execution_beyond_thre
 def test_pairs_of_the_ends_and_three_of_all_are_sent_and_the_first_round_of_each_does_not_count(probe):
     server = Server(polling_s=0.0, handover_s=0.0)
     probe(server)
-    counted = [dict(shapes) for shapes in server.intervals[1::2]]
+    first, counted = ([dict(shapes) for shapes in server.intervals[i::2]] for i in (0, 1))
+    assert first == [{16: 2}, {128: 2}, {16: 1, 128: 1}, {16: 1, 32: 1, 128: 1}, {128: 3}]
     assert counted == [{16: 10}, {128: 10}, {16: 5, 128: 5}, {16: 5, 32: 5, 128: 5}, {128: 15}]
 
 
