@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 def to_data(value: Any) -> Any:
-    """A record as plain dicts, lists, strings, numbers, bools and None. Fields that are None are left out."""
+    """A record as plain dicts, lists, strings, numbers, bools and None; a field that is None is left out, unless that would mean its default."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kinds = _float_fields(type(value))
+        fractions, spoken = _float_fields(type(value)), _said_when_none(type(value))
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        data = {name: _as_floats(to_data(v), kinds.get(name)) for name, v in pairs if v is not None}
+        data = {name: _as_floats(to_data(v), fractions.get(name)) for name, v in pairs if v is not None or name in spoken}
         tag = getattr(type(value), "KIND", None)
         return {"kind": tag, **data} if tag else data
     if isinstance(value, dict):
@@ -38,35 +38,49 @@ def to_data(value: Any) -> Any:
 
 
 @functools.cache
-def _float_fields(cls: Any) -> dict[str, str]:
-    """Fields that are declared as numbers with a fraction: alone, in a sequence, or as the values of a map."""
+def _said_when_none(cls: Any) -> frozenset[str]:
+    """Fields whose default is something: left out they would come back as that."""
+    defaults = {f.name: f.default if f.default_factory is dataclasses.MISSING else ... for f in dataclasses.fields(cls)}
+    return frozenset(name for name, default in defaults.items() if default not in (None, dataclasses.MISSING))
+
+
+@functools.cache
+def _float_fields(cls: Any) -> dict[str, Any]:
+    """Types of the fields that hold numbers with a fraction, alone or at any depth of sequences and maps."""
     try:
         hints = _hints(cls)
     except NameError:  # a view whose types are imported for the type checker only: it is shown, never read back
         return {}
-    kinds: dict[str, str] = {}
-    for name, hint in hints.items():
-        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-        for option in options:
-            origin, args = typing.get_origin(option), typing.get_args(option)
-            if option is float and int not in options:
-                kinds[name] = "one"
-            elif origin in (tuple, list) and args and args[0] is float:
-                kinds[name] = "many"
-            elif origin is dict and args[1] is float:
-                kinds[name] = "map"
-    return kinds
+    return {name: hint for name, hint in hints.items() if _has_floats(hint)}
 
 
-def _as_floats(data: Any, kind: str | None) -> Any:
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+@functools.cache
+def _has_floats(hint: Any) -> bool:
+    """Whether whole numbers in a value of this type are meant as fractions; nested records see to their own fields."""
+    options = _options(hint)
+    if any(option is float for option in options):
+        return int not in options
+    return any(_has_floats(arg) for option in options if typing.get_origin(option) in (tuple, list, dict) for arg in typing.get_args(option))
+
+
+def _as_floats(data: Any, hint: Any) -> Any:
     """`40` in a field of fractions is written `40.0`: what comes back is a float, and its digest must be the same."""
-    if kind is None:
+    if hint is None or not _has_floats(hint):
         return data
-    if kind == "many" and isinstance(data, list):
-        return [_as_floats(item, "one") for item in data]
-    if kind == "map" and isinstance(data, dict):
-        return {key: _as_floats(item, "one") for key, item in data.items()}
-    return float(data) if type(data) is int else data
+    if type(data) is int:
+        return float(data) if float in _options(hint) else data
+    for option in _options(hint):
+        origin, args = typing.get_origin(option), typing.get_args(option)
+        if origin is dict and isinstance(data, dict):
+            return {key: _as_floats(item, args[1]) for key, item in data.items()}
+        if origin in (tuple, list) and isinstance(data, list):
+            each = args[:1] * len(data) if origin is list or args[-1] is Ellipsis else args
+            return [_as_floats(item, arg) for item, arg in zip(data, each, strict=False)]
+    return data
 
 
 def dumps(value: Any) -> str:
@@ -141,7 +155,8 @@ def _from_dataclass(cls: type[Any], data: Any) -> Any:
             values[name] = from_data(hints[name], value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name}: {error}") from error
-    return cls(**values)
+    missing = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING} - values.keys()
+    return cls(**values, **{name: None for name in missing if type(None) in _options(hints[name])})
 
 
 def _from_sequence(origin: Any, args: tuple[Any, ...], data: Any) -> Any:
