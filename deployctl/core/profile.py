@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+_BUSY_RATIO = 0.15
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePoint:
@@ -107,6 +109,7 @@ class ServiceProfile:
             False means that it does not, or that it was not measured.
         poll_handover_s: core-seconds that each batch costs more for which it polled.
         scaled_from: bundle whose profile this is, scaled to a few probed points (`core/warmstart.py`); empty where it was measured.
+        others_ratio: share of the server's cores that other work took meanwhile; 0 also where the cores were not its own.
     """
 
     schema_version: Literal[1] = 1
@@ -126,3 +129,9 @@ class ServiceProfile:
     polls: bool = False
     poll_handover_s: float = 0.0
     scaled_from: str = ""
+    others_ratio: float = 0.0
+
+    @property
+    def of_busy_machine(self) -> bool:
+        """Whether other work took so much that a quieter machine may do clearly better."""
+        return self.others_ratio > _BUSY_RATIO

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from deployctl.core.profile import Interference, ServicePoint, ServiceProfile, StageProfile
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 BatchStats = Mapping[int, tuple[int, float, float, float]]
 
 
@@ -87,10 +88,19 @@ def net(seen: Sequence[tuple[Execution, float]]) -> list[Execution]:
     return [replace(e, total_s=max(e.total_s - wait_s, 0.1 * e.total_s)) for e, wait_s in seen]
 
 
+LEAST_IDLE = 10
+
+
+def met_idle(sent_s: FloatArray, latency_s: FloatArray) -> BoolArray:
+    """Which answered requests (n,) came when every earlier one had its answer; arguments as in `unexplained`."""
+    done_s = np.where(np.isnan(latency_s), np.inf, sent_s + latency_s)
+    return np.concatenate(([True], sent_s[1:] >= np.maximum.accumulate(done_s)[:-1])) & ~np.isnan(latency_s)
+
+
 def unexplained(sent_s: FloatArray, latency_s: FloatArray, expected_s: FloatArray) -> tuple[float, float]:
     """Median and spread of measured less expected latency over the requests that met an idle service.
 
-    A request that had to queue also carries what disturbed the ones before it, so it counts only where fewer than ten did not; then
+    A request that had to queue also carries what disturbed the ones before it, so it counts only where fewer than LEAST_IDLE did not; then
     the least tenth of the differences is taken. The spread is that of the lower half: what lies above the median may be others' work.
 
     Args:
@@ -98,9 +108,8 @@ def unexplained(sent_s: FloatArray, latency_s: FloatArray, expected_s: FloatArra
         latency_s: measured (n,), NaN where no answer came.
         expected_s: by the simulator, without time outside the stages (n,).
     """
-    rest_s, done_s = latency_s - expected_s, np.where(np.isnan(latency_s), np.inf, sent_s + latency_s)
-    idle = np.concatenate(([True], sent_s[1:] >= np.maximum.accumulate(done_s)[:-1])) & ~np.isnan(rest_s)
-    if np.count_nonzero(idle) < 10:
+    rest_s, idle = latency_s - expected_s, met_idle(sent_s, latency_s)
+    if np.count_nonzero(idle) < LEAST_IDLE:
         answered = rest_s[~np.isnan(rest_s)]
         return (max(float(np.quantile(answered, 0.1)), 0.0), 0.0) if answered.size else (0.0, 0.0)
     middle, low = np.percentile(rest_s[idle], [50, 16])

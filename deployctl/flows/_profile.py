@@ -30,7 +30,6 @@ _READINGS, _LEAST_READINGS = 5, 2  # before precision is asked for; whatever the
 _PRECISE_RATIO = 0.01  # standard error of a mean that is good enough
 _TRIM_RATIO = 0.2
 _TRACED = 6  # requests of each size
-_OTHERS_RATIO = 0.15  # more other work than this is said
 # More of a core than this and a stage is taken to compute all the time: what is missing is the way to it and back.
 _COMPUTES_RATIO = 0.6
 
@@ -67,13 +66,14 @@ def profile(probes: Probes) -> ServiceProfile:
     found = probes.once(Outside, "outside", lambda: outside(probes, draft), demand=bench.demand)
     seen = probes.once(Traced, "spans", lambda: _traced(probes), demand=bench.demand)
     draft = dataclasses.replace(draft, splits=seen.splits)
-    others = probes.others_ratio()
-    if others <= _OTHERS_RATIO:  # on a busy machine every size may leave the curve
+    draft = dataclasses.replace(draft, others_ratio=max(found.others_ratio, probes.others_ratio()))
+    if not draft.of_busy_machine:  # on a busy machine every size may leave the curve
         for text in (text for stage in stages for text in span_profile.surprises(stage, seen.splits)):
             bench.progress.note(text)
     else:
         bench.progress.warn(
-            f"other work took {others:.0%} of the server's cores meanwhile: this profile describes a busy machine (tune --fresh measures anew)"
+            f"other work took {draft.others_ratio:.0%} of the server's cores while this profile was measured: it describes a busy machine "
+            "(tune --fresh measures anew)"
         )
     return dataclasses.replace(
         draft,

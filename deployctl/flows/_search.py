@@ -78,10 +78,14 @@ def _infeasible(
     if rate_rps > 0:
         ways.append(f"{words.seconds(slo.latency.max)} at {words.rate(rate_rps)}")
     nearest = f"; by forecast it keeps {' or '.join(ways)}" if ways else "; it keeps no such limit at any rate"
+    hint = "promise one of these in deploy.yaml, raise limits.replicas, or try a smaller variant (deployctl compress)"
+    if measured.of_busy_machine:
+        nearest += f"; other work took {measured.others_ratio:.0%} of the cores while the profile was measured"
+        hint = f"deployctl tune --fresh   (on a quieter machine); else {hint}"
     return SloUnreachable(
         "no setting keeps the SLO on this device by forecast",
         why=reason.reason + nearest,
-        hint="promise one of these in deploy.yaml, raise limits.replicas, or try a smaller variant (deployctl compress)",
+        hint=hint,
         code="slo-infeasible",
     )
 

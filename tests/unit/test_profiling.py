@@ -133,6 +133,7 @@ def test_what_the_model_does_not_explain_is_taken_from_requests_that_met_an_idle
     middle, spread = p.unexplained(sent_s, latency_s, np.full(100, 0.010))
     assert (middle, spread) == (pytest.approx(0.002), pytest.approx(0.0, abs=1e-9))
     assert p.unexplained(sent_s[:30], np.full(30, 5.0), np.full(30, 0.010))[0] == pytest.approx(4.99)  # all queued: the least tenth
+    assert p.met_idle(sent_s[:4], np.array([0.05, 0.15, 0.05, np.nan])).tolist() == [True, True, False, False]
     assert p.unexplained(sent_s[:2], np.full(2, np.nan), np.full(2, 0.01)) == (0.0, 0.0)
 
 
