@@ -66,7 +66,7 @@ def profile(probes: Probes) -> ServiceProfile:
     found = probes.once(Outside, "outside", lambda: outside(probes, draft), demand=bench.demand)
     seen = probes.once(Traced, "spans", lambda: _traced(probes), demand=bench.demand)
     draft = dataclasses.replace(draft, splits=seen.splits)
-    draft = dataclasses.replace(draft, others_ratio=max(found.others_ratio, probes.others_ratio()))
+    draft = dataclasses.replace(draft, others_ratio=found.others_ratio)
     if not draft.of_busy_machine:  # on a busy machine every size may leave the curve
         for text in (text for stage in stages for text in span_profile.surprises(stage, seen.splits)):
             bench.progress.note(text)

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from forecast_models import profile, stage
 
@@ -89,3 +90,33 @@ def test_pairs_of_the_ends_and_three_of_all_are_sent_and_the_first_round_of_each
 def test_where_only_one_shape_can_come_or_no_batcher_is_ours_to_set_nothing_is_sent(probe, case):
     server = Server(polling_s=0.005, handover_s=0.001)
     assert probe(server, **case) == (False, 0.0) and not server.intervals and not probe.seen
+
+
+class Loads:
+    """Load tests by rate: below `carries_rps` each request finds the service idle, above it a queue builds up."""
+
+    def __init__(self, carries_rps):
+        self.carries_rps, self.asked_rps = carries_rps, []
+
+    def run(self, _, rate_rps):
+        self.asked_rps.append(round(rate_rps, 3))
+        sent_s = np.arange(0.0, 12.0, 1 / rate_rps)
+        late_s = 0.001 if rate_rps <= self.carries_rps else 0.002 + sent_s
+        return SimpleNamespace(intended_s=sent_s, latency_s=np.zeros(sent_s.size) + late_s), 0.0
+
+
+@pytest.mark.parametrize(
+    ("carries_rps", "mean_s", "asked_rps"),
+    [
+        (1000.0, 0.01, [70.0]),  # a quiet machine: one run
+        (40.0, 0.01, [70.0, 35.0]),
+        (1.0, 0.01, [70.0, 35.0, 15.0]),  # nothing helps: the last one counts
+        (1.0, 1.0, [2.0]),  # no slower than so many requests as it takes: asking again would ask the same
+    ],
+)
+def test_a_machine_too_busy_for_the_load_is_asked_for_less(monkeypatch, carries_rps, mean_s, asked_rps):
+    loads = Loads(carries_rps)
+    monkeypatch.setattr(_outside, "_loaded", loads.run)
+    known = profile(stage(base_s=mean_s, item_s=0.0))
+    samples, _ = _outside._busiest_sound(SimpleNamespace(bench=SimpleNamespace(demand=constant(10.0))), known)
+    assert loads.asked_rps == asked_rps and samples.intended_s.size == np.arange(0.0, 12.0, 1 / loads.asked_rps[-1]).size
