@@ -98,12 +98,11 @@ class PulumiWriter(Writer):
 
     def _let_go(self, deployment: Manifest) -> None:
         """A fixed number is Pulumi's alone; where nobody ever set one, the service starts with the plan's and not with one replica."""
-        bounds = self._plan.scaling
         if "replicas" in deployment["spec"]:
             meta = {"name": deployment["metadata"]["name"], "namespace": self._namespace}
             self._api.apply({"apiVersion": deployment["apiVersion"], "kind": "Deployment", "metadata": meta}, manager=HANDOVER, force=True)
-        elif not kube_drift.held(self._live(kube_inventory.ref(deployment)) or {}, "spec", "replicas"):
-            self._hand_over(deployment, min(max(self._plan.replicas, bounds.min_replicas), bounds.max_replicas))
+        else:
+            self._first_number(deployment)
 
 
 def _may_be_wrong(before: Inventory | None, live: Mapping[Ref, Live | None]) -> bool:

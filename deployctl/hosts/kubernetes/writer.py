@@ -22,6 +22,7 @@ from deployctl.errors import LockHeld, Refused
 # Holds `replicas` when an autoscaler takes the number over, so that leaving the field out does not reset it to one.
 HANDOVER = "deployctl-handover"
 _LOOKS = 4
+_TRIES = 20  # of a write that is void if somebody changed the object since it was read; a young Deployment's status changes often
 _SCALERS = {"kube-controller-manager", "keda", HANDOVER}
 Live = dict[str, Any]
 
@@ -169,7 +170,7 @@ class Writer:
     def _differs(self, live: Live | None, item: Manifest) -> bool:
         """Whether an apply would change a value or an ownership; asked of the server, which alone knows its defaults."""
         live, tried = self._look(live, item)
-        return live is None or tried is None or not kube_drift.unchanged(live, tried, kube_names.MANAGER)
+        return live is None or tried is None or _number_unset(live, item) or not kube_drift.unchanged(live, tried, kube_names.MANAGER)
 
     def _look(self, live: Live | None, item: Manifest, *, force: bool = False) -> tuple[Live | None, Live | None]:
         """An object, and what an apply would make of that very state of it."""
@@ -207,12 +208,30 @@ class Writer:
             if not self._number_only(conflict, item):
                 raise
             self._api.apply(item, force=True)
-        if autoscaled and live is None:
-            bounds = self._plan.scaling
-            self._hand_over(item, min(max(self._plan.replicas, bounds.min_replicas), bounds.max_replicas))
+        if autoscaled and (live is None or _number_unset(live, item)):
+            self._first_number(item)
 
-    def _hand_over(self, item: Manifest, replicas: int) -> None:
-        meta = {"name": item["metadata"]["name"], "namespace": self._namespace}
+    def _first_number(self, item: Manifest) -> None:
+        """Start with the plan's number and not with the server's default of one, also where an earlier run was killed before it could.
+
+        A number that an autoscaler has set meanwhile stays, and is held from then on: the server notes no owner for a number that
+        comes through `scale` where nobody had one before. The write is void if the Deployment changed since it was seen.
+        """
+        bounds = self._plan.scaling
+        planned = min(max(self._plan.replicas, bounds.min_replicas), bounds.max_replicas)
+        for left in reversed(range(_TRIES)):
+            live = self._live(kube_inventory.ref(item))
+            if live is None or not _number_unset(live, item):
+                return
+            present = live["spec"].get("replicas", 1)
+            try:
+                return self._hand_over(item, planned if present == 1 else present, seen=live["metadata"]["resourceVersion"])
+            except LockHeld:
+                if not left:
+                    raise
+
+    def _hand_over(self, item: Manifest, replicas: int, *, seen: str | None = None) -> None:
+        meta = {"name": item["metadata"]["name"], "namespace": self._namespace, **({"resourceVersion": seen} if seen else {})}
         body = {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": meta, "spec": {"replicas": replicas}}
         self._api.apply(body, manager=HANDOVER, force=True)
 
@@ -310,3 +329,8 @@ class Writer:
             self._api.list("v1", "Pod", self._namespace, labels=labels),
             self._api.list("apps/v1", "ReplicaSet", self._namespace, labels=labels),
         )
+
+
+def _number_unset(live: Live, item: Manifest) -> bool:
+    """Whether an autoscaler is to set this Deployment's number, and nobody is on record as having set one."""
+    return item["kind"] == "Deployment" and "replicas" not in item["spec"] and not kube_drift.held(live, "spec", "replicas")

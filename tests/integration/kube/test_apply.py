@@ -13,7 +13,7 @@ from deployctl.core import kube_names, manifests
 from deployctl.core.decision import ScalingPolicy
 from deployctl.core.platform import Telemetry
 from deployctl.errors import ClusterError, LockHeld, NotFound, ProjectError, Refused
-from deployctl.hosts.kubernetes.writer import Writer
+from deployctl.hosts.kubernetes.writer import HANDOVER, Writer
 from deployctl.testing import kube
 
 pytestmark = pytest.mark.kube
@@ -120,6 +120,64 @@ def test_a_new_autoscaled_service_starts_with_the_planned_number(service):
     packed, made = service.plan(scaling=ScalingPolicy(min_replicas=1, max_replicas=6, target=10.0, signal="arrivals_rps"), replicas=4)
     service.up(packed, made)
     assert service.live("deployments")["spec"]["replicas"] == 4
+
+
+def autoscale(service, replicas):
+    """Set the number as the autoscaler does, again where the young Deployment's status changed in between."""
+    path = f"/apis/apps/v1/namespaces/{service.namespace}/deployments/echo/scale"
+
+    def put():
+        scale = service.plane.get(path)
+        scale["spec"]["replicas"] = replicas
+        return service.plane.request("PUT", path + "?fieldManager=kube-controller-manager", scale)[0] == 200
+
+    service.plane.until(put, f"{replicas} replicas")
+
+
+class DiesBeforeTheNumber(Cluster):
+    """A cluster whose writer is killed when the workload is there and its number is not."""
+
+    def apply(self, wanted, *, manager=kube_names.MANAGER, **options):
+        if manager == HANDOVER:
+            raise KeyboardInterrupt
+        return super().apply(wanted, manager=manager, **options)
+
+
+@pytest.mark.parametrize("set_meanwhile", [None, 5], ids=["nobody set one", "the autoscaler set one"])
+def test_killed_before_the_first_number_the_same_command_sets_it_and_never_resets_one(service, set_meanwhile):
+    packed, made = service.plan(scaling=ScalingPolicy(min_replicas=1, max_replicas=6, target=10.0, signal="arrivals_rps"), replicas=4)
+    release, objects = service.release(made), manifests.objects(kube.inputs(packed, made))
+    objects.sort(key=lambda item: item["kind"] == "Deployment")  # last: then nothing but the number is left to do
+    with pytest.raises(KeyboardInterrupt):
+        Writer(DiesBeforeTheNumber("admin", kubeconfig=str(service.plane.kubeconfig)), made).apply(release, objects)
+    assert service.live("deployments")["spec"]["replicas"] == 1
+    if set_meanwhile:
+        autoscale(service, set_meanwhile)
+    service.writer(made).apply(release, objects)
+    assert service.live("deployments")["spec"]["replicas"] == (set_meanwhile or 4)
+    assert service.writer(made).inventory().whole
+    assert service.up(packed, made, release)[1] == 0
+
+
+class SeesALateAutoscaler(Cluster):
+    """A cluster whose autoscaler sets its number between the writer's last look at the workload and its own number."""
+
+    def __init__(self, service):
+        super().__init__("admin", kubeconfig=str(service.plane.kubeconfig))
+        self.service, self.voided = service, 0
+
+    def apply(self, wanted, *, manager=kube_names.MANAGER, **options):
+        if manager == HANDOVER and not self.voided:
+            self.voided += 1
+            autoscale(self.service, 6)
+        return super().apply(wanted, manager=manager, **options)
+
+
+def test_the_first_number_yields_to_an_autoscaler_that_was_faster(service):
+    packed, made = service.plan(scaling=ScalingPolicy(min_replicas=1, max_replicas=6, target=10.0, signal="arrivals_rps"), replicas=4)
+    api = SeesALateAutoscaler(service)
+    Writer(api, made).apply(service.release(made), manifests.objects(kube.inputs(packed, made)))
+    assert api.voided == 1 and service.live("deployments")["spec"]["replicas"] == 6
 
 
 def test_a_persons_edit_is_found_named_and_not_overwritten(service):
