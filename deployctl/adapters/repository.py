@@ -124,6 +124,7 @@ def parse_config(text: str, *, where: str = "config.pbtxt") -> ModelSpec:
         queue_size=policy.max_queue_size,
         queue_timeout_s=policy.default_timeout_microseconds / 1e6,
         warmup_batches=tuple(w.batch_size for w in config.model_warmup),
+        preferred_batches=tuple(sorted(set(dynamic.preferred_batch_size))) or None,
     )
     backend = config.backend or _PLATFORMS.get(config.platform, config.platform)
     return ModelSpec(
@@ -203,7 +204,8 @@ def _adjust(config: Any, spec: ModelSpec, serving: ServingConfig) -> None:
     config.max_batch_size = serving.max_batch
     batching = config.dynamic_batching
     batching.max_queue_delay_microseconds = round(serving.queue_delay_s * 1e6)
-    preferred = [size for size in batching.preferred_batch_size if size <= serving.max_batch]
+    named = batching.preferred_batch_size if serving.preferred_batches is None else serving.preferred_batches
+    preferred = [size for size in named if size <= serving.max_batch]
     del batching.preferred_batch_size[:]
     batching.preferred_batch_size.extend(preferred)
     _queue_policy(batching, serving)
@@ -221,6 +223,7 @@ def _batching(config: Any, serving: ServingConfig) -> None:
     if serving.max_batch == 0 or (serving.max_batch == 1 and not queued):
         return
     config.dynamic_batching.max_queue_delay_microseconds = round(serving.queue_delay_s * 1e6)
+    config.dynamic_batching.preferred_batch_size.extend(serving.named_batches)
     _queue_policy(config.dynamic_batching, serving)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deployctl.core._batcher_kernel import AHEAD_PER_INSTANCE, POLLS, UNFORMED, arrived, poll, taken
+from deployctl.core._batcher_kernel import AHEAD, AHEAD_PER_INSTANCE, POLLS, UNFORMED, arrived, poll, taken
 from deployctl.core._cores_kernel import CORES, FADE_S, NEXT_S, POLLED_S, TASKS, VIRTUAL, WAKE_S, aim, compute, touch
 from deployctl.core._kernels import (
     BUSY,
@@ -29,6 +29,7 @@ from deployctl.core._kernels import (
     push,
     scan,
 )
+from deployctl.core._preferred_kernel import FORMED, LARGEST, dequeue, form_preferred, front, sleeps_on
 
 # Columns of slots (running batches) and of replicas.
 FIRST, MEMBERS = 0, 1
@@ -68,7 +69,9 @@ def _route(replica, k, spread, u):
     return chosen
 
 
-def run_cluster(whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick):
+def run_cluster(
+    whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick, preferred=None
+):
     """Serve arrivals through all stages, with shared cores and replicas that come and go.
 
     Args:
@@ -81,11 +84,13 @@ def run_cluster(whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_
             costs 63 % of it (2,).
         spread: how the front door chooses; switch_s, switch: when (m,) which replica goes up or down (m, 2).
         at_s: rising arrivals (n,); size: bucket index [stage, n]; z: unit noise, length a power of two; pick: draws in [0, 1).
+        preferred: rows of preferred batch sizes by stage (`_preferred_kernel`); None: none are named.
 
     Returns (done_s per request, executions [stage, batch], busy instance-seconds per stage, core-seconds computed, core-seconds polled away).
     """
     cluster = Cluster(
-        *(whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick)
+        *(whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick),
+        preferred=preferred,
     )
     cluster.advance(np.inf)
     return cluster.done_s, cluster.executions, cluster.busy_s, cluster.computed_s, cluster.polled_s
@@ -101,13 +106,14 @@ class Cluster:
     """
 
     def __init__(
-        self, whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick
-    ) -> None:
+        self, whole, seconds, mean_s, cv, slowdown, group_of, cores, overhead_s, handover_s, wake, spread, switch_s, switch, at_s, size, z, pick,
+        preferred=None,
+    ) -> None:  # fmt: skip
         n, stages = at_s.shape[0], mean_s.shape[0]
         lines = group_of.shape[0] * stages
         slots = lines * slowdown.shape[1]
         room = n + slots + 8
-        line = np.zeros((lines, 12), np.int64)
+        line = np.zeros((lines, 15), np.int64)
         line[:, TIMER] = -1
         line[:, UNFORMED] = -1
         self.replica = np.zeros((group_of.shape[0], 3), np.int64)
@@ -122,8 +128,11 @@ class Cluster:
         self._total = np.zeros(1)
         self._mark = np.zeros(4, np.int64)
         self._line = line
+        if preferred is None:
+            preferred = np.zeros((stages, mean_s.shape[1] + 1), np.int64)
+        formed = np.zeros((lines, AHEAD_PER_INSTANCE * slowdown.shape[1]), np.int64)
         self._given = (
-            *(whole, seconds, mean_s, cv, slowdown, overhead_s, handover_s, spread, switch_s, switch, at_s, size, z, pick),
+            *(preferred, formed, whole, seconds, mean_s, cv, slowdown, overhead_s, handover_s, spread, switch_s, switch, at_s, size, z, pick),
             *(np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64), line, np.full(lines, np.inf)),
             *(np.full((slots, 2), -1), np.zeros(slots), np.zeros(slots), self.replica, np.zeros((cores.shape[0], 2), np.int64), self._times),
             *(np.empty((cores.shape[0], room)), np.empty((cores.shape[0], room), np.int64)),
@@ -158,7 +167,7 @@ class Cluster:
 
 @compiled
 def _cluster(
-    whole, seconds, mean_s, cv, slowdown, overhead_s, handover_s, spread, switch_s, switch, at_s, size, z, pick,
+    preferred, formed, whole, seconds, mean_s, cv, slowdown, overhead_s, handover_s, spread, switch_s, switch, at_s, size, z, pick,
     entered_s, following, given, line, closed_s, slot, slot_cpu_s, slot_since_s, replica, group, times, key, task, wall_s, wall, todo,
     done, executions, busy_s, total, mark, until_s,
 ):  # fmt: skip
@@ -197,6 +206,7 @@ def _cluster(
         if now_s == np.inf or now_s >= until_s:
             break
         todos = 0
+        rings = False  # the batcher thread's own clock
         ended = -1  # slot of a batch that ended
         entering = -1  # request that enters the first stage
         if what == 0:
@@ -219,6 +229,7 @@ def _cluster(
             if value < 0:
                 todo[0] = -1 - value
                 todos = 1
+                rings = True
             elif slot_cpu_s[value] > 0.0:
                 q = value // per_line
                 g = replica[q // stages, GROUP]
@@ -242,13 +253,13 @@ def _cluster(
         if entering >= 0:
             r = given[entering]
             q = r * stages
-            if whole[0, QUEUE_SIZE] > 0 and line[q, COUNT] >= whole[0, QUEUE_SIZE]:
+            if whole[0, QUEUE_SIZE] > 0 and line[q, COUNT] - line[q, FORMED] >= whole[0, QUEUE_SIZE]:
                 done[entering] = REJECTED
                 replica[r, INFLIGHT] -= 1
             else:
                 entered_s[entering] = now_s
                 join(line, q, entering, now_s, closed_s, following, size[0], whole[0, MAX_BATCH])
-                if polling and whole[0, MAX_BATCH] > 1:
+                if polling and whole[0, MAX_BATCH] > 1 and preferred[0, LARGEST] == 0:
                     ahead = AHEAD_PER_INSTANCE * whole[0, INSTANCES]
                     arrived(line, q, entering, now_s, following, entered_s, size[0], whole[0, MAX_BATCH], ahead, seconds[0, DELAY_S])
                 todo[0] = q
@@ -269,13 +280,13 @@ def _cluster(
                     else:
                         done[k] = now_s
                         replica[r, INFLIGHT] -= 1
-                elif whole[s + 1, QUEUE_SIZE] > 0 and line[q + 1, COUNT] >= whole[s + 1, QUEUE_SIZE]:
+                elif whole[s + 1, QUEUE_SIZE] > 0 and line[q + 1, COUNT] - line[q + 1, FORMED] >= whole[s + 1, QUEUE_SIZE]:
                     done[k] = REJECTED
                     replica[r, INFLIGHT] -= 1
                 else:
                     entered_s[k] = now_s
                     join(line, q + 1, k, now_s, closed_s, following, size[s + 1], whole[s + 1, MAX_BATCH])
-                    if polling and whole[s + 1, MAX_BATCH] > 1:
+                    if polling and whole[s + 1, MAX_BATCH] > 1 and preferred[s + 1, LARGEST] == 0:
                         ahead = AHEAD_PER_INSTANCE * whole[s + 1, INSTANCES]
                         arrived(line, q + 1, k, now_s, following, entered_s, size[s + 1], whole[s + 1, MAX_BATCH], ahead, seconds[s + 1, DELAY_S])
                 k = after
@@ -288,53 +299,79 @@ def _cluster(
             q = todo[t]
             s = q % stages
             r = q // stages
+            named = preferred[s, LARGEST] > 0
+            ahead = AHEAD_PER_INSTANCE * whole[s, INSTANCES]
+            due_s = np.inf
+            gone = 0
+            if named and (not sleeps_on(line, q, preferred[s]) or (rings and line[q, TIMER] == front(line, q, following))):
+                due_s, gone = form_preferred(
+                    line, q, now_s, following, entered_s, size[s], whole[s, MAX_BATCH], ahead, seconds[s, DELAY_S], seconds[s, TIMEOUT_S],
+                    preferred[s], formed, done,
+                )  # fmt: skip
+                replica[r, INFLIGHT] -= gone
             while line[q, COUNT] > 0 and line[q, BUSY] < whole[s, INSTANCES]:
                 h = line[q, HEAD]
-                if seconds[s, TIMEOUT_S] > 0 and now_s - entered_s[h] > seconds[s, TIMEOUT_S]:
+                if named:
+                    if line[q, AHEAD] == 0:
+                        break
+                    m = dequeue(line, q, now_s, following, entered_s, size[s], whole[s, MAX_BATCH], seconds[s, DELAY_S], formed)
+                elif seconds[s, TIMEOUT_S] > 0 and now_s - entered_s[h] > seconds[s, TIMEOUT_S]:
                     done[h] = EXPIRED
                     replica[r, INFLIGHT] -= 1
                     line[q, HEAD] = following[h]
                     line[q, COUNT] -= 1
+                    scan(line, q, closed_s, following, entered_s, size[s], whole[s, MAX_BATCH])
+                    continue
                 else:
                     due_s = entered_s[h] + seconds[s, DELAY_S]
                     if closed_s[q] == np.inf and due_s > now_s:
-                        if line[q, TIMER] != h:
-                            line[q, TIMER] = h
-                            push(wall_s, wall, walls, due_s, -1 - q)
-                            walls += 1
                         break
+                    due_s = np.inf
                     m = line[q, RUN]
-                    line[q, BUSY] += 1
-                    bucket = size[s, h]
-                    unit = z[drawn & (z.shape[0] - 1)]
-                    drawn += 1
-                    length = mean_s[s, m, bucket] * max(FLOOR, 1.0 + cv[s, m, bucket] * unit) * slowdown[s, line[q, BUSY]]
-                    i = q * per_line
-                    while slot[i, FIRST] >= 0:
-                        i += 1
-                    slot[i, FIRST] = h
-                    slot[i, MEMBERS] = m
-                    busy_cpu_s = length * seconds[s, CPU_RATIO]
-                    waits_s = length - busy_cpu_s
-                    slot_cpu_s[i] = busy_cpu_s
-                    if polling and line[q, POLLS] == 1:
-                        slot_cpu_s[i] += handover_s
-                    k = h
-                    for _ in range(m):
-                        k = following[k]
-                    line[q, HEAD] = k
-                    line[q, COUNT] -= m
-                    if polling and whole[s, MAX_BATCH] > 1:
-                        taken(line, q, following, size[s], whole[s, MAX_BATCH], AHEAD_PER_INSTANCE * whole[s, INSTANCES])
-                    executions[s, m] += 1
-                    slot_since_s[i] = now_s
-                    if waits_s > 0.0:
-                        push(wall_s, wall, walls, now_s + waits_s, i)
-                        walls += 1
-                    else:
-                        computed_s += compute(group, times, key, task, replica[r, GROUP], now_s, slot_cpu_s[i], i)
-                scan(line, q, closed_s, following, entered_s, size[s], whole[s, MAX_BATCH])
+                line[q, BUSY] += 1
+                bucket = size[s, h]
+                unit = z[drawn & (z.shape[0] - 1)]
+                drawn += 1
+                length = mean_s[s, m, bucket] * max(FLOOR, 1.0 + cv[s, m, bucket] * unit) * slowdown[s, line[q, BUSY]]
+                i = q * per_line
+                while slot[i, FIRST] >= 0:
+                    i += 1
+                slot[i, FIRST] = h
+                slot[i, MEMBERS] = m
+                busy_cpu_s = length * seconds[s, CPU_RATIO]
+                waits_s = length - busy_cpu_s
+                slot_cpu_s[i] = busy_cpu_s
+                if polling and line[q, POLLS] == 1:
+                    slot_cpu_s[i] += handover_s
+                k = h
+                for _ in range(m):
+                    k = following[k]
+                line[q, HEAD] = k
+                line[q, COUNT] -= m
+                if polling and whole[s, MAX_BATCH] > 1 and not named:
+                    taken(line, q, following, size[s], whole[s, MAX_BATCH], ahead)
+                executions[s, m] += 1
+                slot_since_s[i] = now_s
+                if waits_s > 0.0:
+                    push(wall_s, wall, walls, now_s + waits_s, i)
+                    walls += 1
+                else:
+                    computed_s += compute(group, times, key, task, replica[r, GROUP], now_s, slot_cpu_s[i], i)
+                if named:
+                    due_s, gone = form_preferred(
+                        line, q, now_s, following, entered_s, size[s], whole[s, MAX_BATCH], ahead, seconds[s, DELAY_S], seconds[s, TIMEOUT_S],
+                        preferred[s], formed, done,
+                    )  # fmt: skip
+                    replica[r, INFLIGHT] -= gone
+                else:
+                    scan(line, q, closed_s, following, entered_s, size[s], whole[s, MAX_BATCH])
+            if due_s < np.inf:
+                h = front(line, q, following)
+                if line[q, TIMER] != h:
+                    line[q, TIMER] = h
+                    push(wall_s, wall, walls, due_s, -1 - q)
+                    walls += 1
             if polling and whole[s, MAX_BATCH] > 1:
-                computed_s += poll(line, q, group, times, key, replica[r, GROUP], now_s, AHEAD_PER_INSTANCE * whole[s, INSTANCES])
+                computed_s += poll(line, q, group, times, key, replica[r, GROUP], now_s, ahead)
     total[0] = computed_s
     mark[WALLS], mark[DRAWN], mark[K_NEXT], mark[S_NEXT] = walls, drawn, k_next, s_next

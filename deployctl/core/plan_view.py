@@ -63,6 +63,7 @@ def settings_text(settings: ServingConfig) -> str:
     batching = f"batch up to {settings.max_batch}" if settings.max_batch > 1 else "no batching"
     wait = f", waits {words.seconds(settings.queue_delay_s)} for batch mates" if settings.queue_delay_s else ""
     queue = f", at most {settings.queue_size} waiting" if settings.queue_size else ""
+    wait += f", sends {', '.join(map(str, settings.named_batches))} at once" if settings.named_batches else ""
     return f"{batching}{wait}, {words.count(settings.instances, 'instance')}{queue}"
 
 

@@ -240,6 +240,8 @@ def _limits(config: Mapping[str, ServingConfig], demand: Demand, unknown: list[s
         return "the rate changes; formulas hold for one mean rate (simulate instead)"
     if any(c.queue_timeout_s for c in config.values()):
         return "queue limits refuse requests; no formula here covers that (simulate instead)"
+    if any(c.named_batches for c in config.values()):
+        return "preferred batch sizes are named; no formula here covers that (simulate instead)"
     return f"not measured: {'; '.join(unknown[:3])}" if unknown else None
 
 

@@ -21,6 +21,8 @@ class ServingConfig:
         queue_size: requests that may wait; 0 is unlimited. Beyond it Triton answers REJECTED at once.
         queue_timeout_s: a request that waited longer is REJECTED; 0 is never.
         warmup_batches: batch sizes executed before the model reports ready.
+        preferred_batches: sizes that the dynamic batcher sends at once, rising; none: Triton takes `max_batch`. None leaves what the
+            model's own config.pbtxt names, where it has one.
     """
 
     max_batch: int = 8
@@ -29,6 +31,13 @@ class ServingConfig:
     queue_size: int = 0
     queue_timeout_s: float = 0.0
     warmup_batches: tuple[int, ...] = (1,)
+    preferred_batches: tuple[int, ...] | None = None  # None stands in no record: those of before keep their digests
+
+    @property
+    def named_batches(self) -> tuple[int, ...]:
+        """Preferred sizes that change what the batcher does: none where the largest batch alone is named, or batching is off."""
+        fit = tuple(b for b in self.preferred_batches or () if b <= self.max_batch)
+        return () if self.max_batch <= 1 or fit == (self.max_batch,) else fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

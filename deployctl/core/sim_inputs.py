@@ -5,7 +5,7 @@ Refuses to know how requests are served: `simulate.py` gives these arrays to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ class Tables:
         whole: [stage, MAX_BATCH …] whole numbers of the settings; seconds: [stage, DELAY_S …].
         mean_s, cv: service time and its relative spread [stage, batch, size].
         slowdown: of an execution by the number of busy instances [stage, instances].
+        preferred: rows of preferred batch sizes by stage (`_preferred_kernel`).
         joins: by stage, whether a batch holds several sizes.
         unknown: what the profile did not know and had to be extended whatever happens.
         beyond: by stage, (largest measured batch, what to say) of tables that reach further.
@@ -39,6 +40,7 @@ class Tables:
     mean_s: FloatArray
     cv: FloatArray
     slowdown: FloatArray
+    preferred: npt.NDArray[np.int64]
     joins: tuple[bool, ...]
     unknown: tuple[str, ...]
     beyond: tuple[tuple[tuple[int, str], ...], ...]
@@ -77,7 +79,33 @@ def tables_of(profile: ServiceProfile, config: Mapping[str, ServingConfig], dema
         [[s.queue_delay_s, s.queue_timeout_s, p.cpu_ratio if modelled else 0.0] for p, s in zip(profile.stages, settings, strict=True)]
     )
     joins = tuple(stage.joins_sizes for stage in profile.stages)
-    return Tables(whole=whole, seconds=seconds, mean_s=mean_s, cv=cv, slowdown=slowdown, joins=joins, unknown=tuple(unknown), beyond=tuple(beyond))
+    return Tables(
+        whole=whole,
+        seconds=seconds,
+        mean_s=mean_s,
+        cv=cv,
+        slowdown=slowdown,
+        preferred=_preferred(settings, joins, largest),
+        joins=joins,
+        unknown=tuple(unknown),
+        beyond=tuple(beyond),
+    )
+
+
+def _preferred(settings: Sequence[ServingConfig], joins: Sequence[bool], largest: int) -> npt.NDArray[np.int64]:
+    """By stage: the largest preferred size (0: none matter), 1 at each of them, and whether its shapes are fixed.
+
+    Triton's own preferred size, the largest batch, matters where shapes are fixed and a batch waits for mates: an arrival then does not
+    wake the batcher thread, so a batch that was sent after the delay does not grow while it waits for an instance.
+    """
+    rows = np.zeros((len(settings), largest + 2), dtype=np.int64)
+    for row, serving, fixed in zip(rows, settings, joins, strict=True):
+        own = (serving.max_batch,) if fixed and serving.queue_delay_s > 0 and serving.max_batch > 1 else ()
+        sizes = serving.named_batches or own
+        row[list(sizes)] = 1
+        row[0] = max(sizes, default=0)
+        row[-1] = fixed
+    return rows
 
 
 def reached(tables: Tables, executed: npt.NDArray[np.int64]) -> tuple[str, ...]:

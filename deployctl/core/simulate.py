@@ -263,7 +263,7 @@ def _serve(
     from deployctl.core import _station_kernel
 
     spread = _SPREADS[scenario.spread]
-    simple = len(profile.stages) == 1 and profile.cores <= 0 and scenario.schedule is None
+    simple = len(profile.stages) == 1 and profile.cores <= 0 and scenario.schedule is None and not tables.preferred[:, 0].any()
     if simple:
         stage_size = np.zeros_like(index) if tables.joins[0] else index
         done_s, executed, busy_s = _station_kernel.run_station(  # type: ignore[no-untyped-call]
@@ -303,6 +303,7 @@ def _cluster(
             else (NO_POLLING, (0.0, 1.0))
         ),
         *(_SPREADS[scenario.spread], switch_s, switch, arrival_s, size, noise, pick),
+        preferred=tables.preferred,
     )
 
 

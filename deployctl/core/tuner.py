@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +48,16 @@ class Tested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """The settings that may be tried."""
+    """The settings that may be tried; what a model's own config.pbtxt names as preferred batch sizes stays, as far as a batch allows it."""
 
     max_batch: tuple[int, ...] = (1, 2, 4, 8, 16)
     queue_delay_s: tuple[float, ...] = (0.0, 0.002, 0.005)
     instances: tuple[int, ...] = (1, 2)
+    preferred_batches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def preferred(self, model: str, batch: int) -> tuple[int, ...] | None:
+        """Those of the model's preferred sizes that a batch limit leaves; None where it never named any."""
+        return tuple(size for size in self.preferred_batches[model] if size <= batch) if model in self.preferred_batches else None
 
 
 def candidates(axes: Axes, models: Sequence[str]) -> list[dict[str, ServingConfig]]:
@@ -63,7 +68,7 @@ def candidates(axes: Axes, models: Sequence[str]) -> list[dict[str, ServingConfi
             for delay_s in axes.queue_delay_s if batch > 1 else (0.0,):
                 warm = tuple(sorted({1, batch}))
                 setting = ServingConfig(max_batch=batch, queue_delay_s=delay_s, instances=instances, warmup_batches=warm)
-                found.append({model: setting for model in models})
+                found.append({model: replace(setting, preferred_batches=axes.preferred(model, batch)) for model in models})
     return found
 
 

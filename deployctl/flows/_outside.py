@@ -147,7 +147,7 @@ def _batcher(probes: Probes, draft: ServiceProfile) -> tuple[bool, float]:
     for model in (m for m in stage_models(probes.bench.bundle) if m.tunable):
         if len(sizes) < 2 or all(d >= 0 for tensor in model.inputs for d in tensor.shape):
             continue
-        configure_stage(probes, model.name, ServingConfig(max_batch=_SHAPES, warmup_batches=()))
+        configure_stage(probes, model.name, ServingConfig(max_batch=_SHAPES, warmup_batches=(), preferred_batches=()))
         kinds = [stage_requests(probes, model, size)[0] for size in (sizes[0], sizes[len(sizes) // 2], sizes[-1])]
         equal_s = [_together_s(probes, model, [kind] * 2) for kind in (kinds[0], kinds[-1])]
         handover_s = max(handover_s, _together_s(probes, model, [kinds[0], kinds[-1]]) - sum(equal_s) / 2)

@@ -136,7 +136,9 @@ def measure_batch(probes: Probes, model: ModelSpec, batch: int, sizes: Sequence[
     core computes slower than it does at work.
     """
     if model.tunable:
-        configure_stage(probes, model.name, ServingConfig(max_batch=batch, queue_delay_s=probes.bench.gather_s, warmup_batches=()))
+        configure_stage(
+            probes, model.name, ServingConfig(max_batch=batch, queue_delay_s=probes.bench.gather_s, warmup_batches=(), preferred_batches=())
+        )
     points: list[ServicePoint] = []
     cpu_ratio = 0.0
     with ThreadPoolExecutor(batch) as pool:

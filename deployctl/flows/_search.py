@@ -41,7 +41,11 @@ def search(measured: ServiceProfile, bench: Bench, project: Project, place: Envi
     stages = {p.model: p for p in measured.stages}
     names = [m.name for m in stage_models(bench.bundle) if m.tunable]
     largest = min(max((p.batch for p in stages[n].points), default=1) for n in names)
-    axes = tuner.Axes(max_batch=tuple(b for b in BATCHES if b <= largest), instances=tuple(range(1, max(1, min(int(measured.cores) + 1, 4)) + 1)))
+    axes = tuner.Axes(
+        max_batch=tuple(b for b in BATCHES if b <= largest),
+        instances=tuple(range(1, max(1, min(int(measured.cores) + 1, 4)) + 1)),
+        preferred_batches={m.name: m.serving.preferred_batches for m in stage_models(bench.bundle) if m.serving.preferred_batches},
+    )
     kept = {m.name: m.serving for m in stage_models(bench.bundle) if not m.tunable}
 
     def judged(settings: dict[str, ServingConfig]) -> Estimate:

@@ -64,7 +64,7 @@ def probe(monkeypatch):
 def test_a_thread_that_polls_for_as_long_as_the_shortest_execution_is_found(probe):
     polls, handover_s = probe(Server(polling_s=0.005, handover_s=0.0015))
     assert polls and handover_s == pytest.approx(0.0015)
-    assert probe.seen == [("m", ServingConfig(max_batch=3, warmup_batches=()))]  # two of the three can wait in one batch
+    assert probe.seen == [("m", ServingConfig(max_batch=3, warmup_batches=(), preferred_batches=()))]  # two of the three can wait in one batch
 
 
 def test_a_thread_that_sleeps_is_not_taken_for_one_that_polls_because_several_shapes_meet_a_lock(probe):

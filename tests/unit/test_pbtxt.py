@@ -130,7 +130,12 @@ def test_a_kept_config_with_dynamic_batching_takes_new_settings_and_keeps_the_re
         "dynamic_batching { preferred_batch_size: [ 2, 4 ] preserve_ordering: true max_queue_delay_microseconds: 100 }" + own % (1, 1) + own % (8, 8)
     )
     spec = parse_config(text)
-    assert spec.tunable and spec.serving.queue_delay_s == pytest.approx(1e-4)
+    assert spec.tunable and spec.serving.queue_delay_s == pytest.approx(1e-4) and spec.serving.preferred_batches == (2, 4)
+    none, two = (
+        message(config_of(spec, tmp_path / str(n), kept=text, serving=ServingConfig(preferred_batches=named), native=True))
+        for n, named in enumerate([(), (2, 16)])
+    )
+    assert [list(m.dynamic_batching.preferred_batch_size) for m in (none, two)] == [[], [2]]  # 16 is beyond the batch limit of 8
     config = message(config_of(spec, tmp_path, kept=text, serving=ServingConfig(max_batch=2, queue_delay_s=0.002, instances=1), native=True))
     assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (2, 2000)
     assert (list(config.dynamic_batching.preferred_batch_size), config.dynamic_batching.preserve_ordering) == ([2], True)
