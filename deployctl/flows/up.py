@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from deployctl.core import manifests
+from deployctl.core import manifests, words
 from deployctl.core.bundle import Bundle
 from deployctl.core.planner import Planned
 from deployctl.core.project import Project
@@ -111,14 +111,26 @@ def _keep(situation: Situation, current: Release, tools: Toolbox, progress: Prog
     """Nothing to release; start it where it does not run, finish it where a killed command left it."""
     _change.write_lock(tools, dataclasses.replace(situation.lock, held=situation.history.held))
     status = tools.target.status()
-    if _change.serves(status, current):
+    whole = _change.serves(status, current)
+    gone, changed = _by_hand(tools) if whole else ((), 0)
+    if whole and not gone:
         progress.note(f"revision {current.revision} already serves exactly this")
+        if changed:
+            fields = words.count(changed, "field")
+            progress.warn(f"not as released: {fields} of the live objects; deployctl drift --env {current.plan.env}   says which, and who did it")
         mirror(tools, progress, current.plan.service, current.plan.env)
         return _outcome(current, status, changed=False, verified=_change.verify(tools, progress, current))
     bring(situation.bundle, current.plan, tools, progress)
-    progress.step(f"starting revision {current.revision} again")
+    progress.step(f"putting back what is gone: {', '.join(gone)}" if gone else f"starting revision {current.revision} again")
     _change.apply_again(tools, current)
     return _see_through(current, tools, progress, options, changed=True)
+
+
+def _by_hand(tools: Toolbox) -> tuple[tuple[str, ...], int]:
+    """Whole objects that somebody removed from a release that serves all the same, and how many fields differ; local replicas come and go."""
+    found = tools.target.drift()
+    gone = tuple(f"{d.kind} {d.name}" for d in found if not d.path and d.live is None)
+    return gone, sum(bool(d.path and d.manager) for d in found)
 
 
 def _see_through(release: Release, tools: Toolbox, progress: Progress, options: UpOptions, *, changed: bool) -> UpOutcome:

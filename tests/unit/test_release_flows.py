@@ -9,6 +9,7 @@ from deployctl.config import locks
 from deployctl.core.artifact import TensorSpec
 from deployctl.core.bundle import Bundle
 from deployctl.core.demand import RateStep
+from deployctl.core.kube_drift import Difference
 from deployctl.core.lock import ScaleOverride
 from deployctl.core.project import Environment, Limits, ModelSource, Project, Traffic
 from deployctl.core.serving import ModelSpec, ServingConfig
@@ -108,6 +109,20 @@ def test_up_again_makes_no_release_and_asks_nothing(project, tools):
     outcome = bring_up(project, tools, ask=ask)
     assert not outcome.changed and outcome.verified == 3 and ask == []
     assert revisions(tools) == [(1, "up")] and tools.target.applied == [1]
+
+
+def test_up_puts_back_what_was_removed_and_only_tells_what_was_changed(project, tools):
+    bring_up(project, tools)
+    changed = Difference(kind="Service", name="svc", path="spec.type", live="NodePort", wanted="ClusterIP", manager="kubectl-edit")
+    tools.target.differences = [changed]
+    said = NotedProgress()
+    assert not up(project, "local", tools, said, make=lambda: a_bundle(tools), ask=Asked(), options=BY).changed
+    assert tools.target.applied == [1] and [text for kind, text in said.said if kind == "warn" and "not as released: 1 field of" in text]
+    tools.target.differences = [Difference(kind="Service", name="svc", path="", wanted="present"), changed]
+    said = NotedProgress()
+    outcome = up(project, "local", tools, said, make=lambda: a_bundle(tools), ask=Asked(), options=BY)
+    assert outcome.changed and tools.target.applied == [1, 1] and revisions(tools) == [(1, "up")]
+    assert ("step", "putting back what is gone: Service svc") in said.said
 
 
 def test_up_after_down_starts_the_same_release(project, tools):

@@ -50,6 +50,33 @@ def test_the_second_up_writes_nothing(cluster_project, api_proxy):
     assert proxy.writes == [] and len(proxy.calls) > 5
 
 
+def test_up_puts_back_what_somebody_deleted_and_nothing_else(cluster_project, api_proxy):
+    project, proxy = cluster_project, api_proxy()
+    project.write(replicas="1..3")
+    project.up()
+    project.run("scale", "1..3", "-e", "prod", "--yes")
+    released, whole = project.revisions(), project.objects()
+    project.through(proxy.url)
+    paths = {"services": "/api/v1", "serviceaccounts": "/api/v1", "poddisruptionbudgets": "/apis/policy/v1",
+             "horizontalpodautoscalers": "/apis/autoscaling/v2", "networkpolicies": "/apis/networking.k8s.io/v1"}  # fmt: skip
+    content = [
+        f"configmaps/{name}" for kind, _, name in (o.partition("/") for o in sorted(whole)) if kind == "configmaps" and "deployctl-" not in name
+    ]
+    assert content
+    for item in [*(o for o in sorted(whole) if o.partition("/")[0] in paths), content[0]]:
+        kind, _, name = item.partition("/")
+        assert project.plane.request("DELETE", f"{paths.get(kind, '/api/v1')}/namespaces/{project.namespace}/{kind}/{name}")[0] == 200
+        project.plane.until(lambda i=item: i not in project.objects(), f"{item} is gone")
+        proxy.writes.clear()
+        said = project.up().err
+        assert "putting back what is gone: " in said and f" {name}\n" in said
+        written = [path.partition("?")[0].partition(f"/{project.namespace}/")[2] for method, path in proxy.writes if "/leases/" not in path]
+        assert sorted({*written, "configmaps/deployctl-sleeper-prod"}) == sorted({item, "configmaps/deployctl-sleeper-prod"})  # and its lease's token
+        assert project.objects() == whole and project.revisions() == released
+    proxy.writes.clear()
+    assert "already serves exactly this" in project.up().err and proxy.writes == []
+
+
 def test_a_human_edit_is_drift_with_its_author_and_an_autoscaler_is_none(cluster_project):
     project = cluster_project
     project.write(replicas="1..3")
@@ -62,6 +89,8 @@ def test_a_human_edit_is_drift_with_its_author_and_an_autoscaler_is_none(cluster
     project.plane.apply(path, {**head, "spec": {"revisionHistoryLimit": 9}}, manager="kubectl-edit")
     found = project.run("drift", "-e", "prod", "-o", "json", ok=(1,)).data["differences"]
     assert [(d["path"], d["manager"]) for d in found] == [("spec.revisionHistoryLimit", "kubectl-edit")]
+    again = project.up().err
+    assert "already serves exactly this" in again and "not as released: 1 field of the live objects" in again
 
 
 def test_scale_for_a_time_says_who_ends_it(cluster_project):
