@@ -41,7 +41,7 @@ test-kube-full: .venv/.ready ## the same with the full counts; two control plane
 	@DEPLOYCTL_REQUIRE=kube,$${DEPLOYCTL_REQUIRE:-} pytest tests -m "kube and full" -n 2 --durations=15
 
 check: .venv/.ready ## format, lint, types, import contracts
-	@ruff format --check . && ruff check . && mypy && lint-imports --no-cache
+	@ruff format --check . && ruff check . && mypy && mypy benchmarks && lint-imports --no-cache
 
 golden: .venv/.ready ## rewrite the golden files and show the difference
 	@pytest tests -m "not full and not kube" -k golden --snapshot-update; git --no-pager diff --stat -- tests

@@ -35,7 +35,7 @@ class Fleet:
     @property
     def url(self) -> str:
         """Host and port of the front door."""
-        return self.target.status().url.removeprefix("http://")
+        return (self.target.status().url or "").removeprefix("http://")
 
     def scale(self, replicas: int) -> None:
         """Write a release with so many replicas."""

@@ -43,13 +43,15 @@ class Service:
 
 def tiles(rng: np.random.Generator) -> np.ndarray:
     """Batches are padded to tiles of four or eight: time goes up in steps."""
-    tile, base, step = rng.choice([4, 8]), *np.exp(rng.uniform(np.log([0.001, 0.002]), np.log([0.008, 0.012])))
+    tile = rng.choice([4, 8])
+    base, step = np.exp(rng.uniform(np.log([0.001, 0.002]), np.log([0.008, 0.012])))
     return np.asarray(base + step * np.ceil(BATCHES / tile))
 
 
 def spill(rng: np.random.Generator) -> np.ndarray:
     """Beyond some batch its data leaves a cache and each further item costs three times as much."""
-    edge, base, item = rng.choice([6, 12]), *np.exp(rng.uniform(np.log([0.001, 0.0004]), np.log([0.010, 0.003])))
+    edge = rng.choice([6, 12])
+    base, item = np.exp(rng.uniform(np.log([0.001, 0.0004]), np.log([0.010, 0.003])))
     return np.asarray(base + item * (BATCHES + 2 * np.maximum(BATCHES - edge, 0)))
 
 

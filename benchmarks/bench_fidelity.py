@@ -35,7 +35,7 @@ from deployctl import config
 from deployctl.adapters import processes
 from deployctl.cli._console import ConsoleProgress
 from deployctl.core import profiling, queueing
-from deployctl.core.demand import Demand, SizeShare
+from deployctl.core.demand import ArrivalLaw, Demand, SizeShare
 from deployctl.core.load_samples import Samples
 from deployctl.core.planner import demand_for
 from deployctl.core.profile import ServiceProfile
@@ -63,7 +63,7 @@ class Case:
     """Settings, arrival law and share of the predicted capacity; calibration runs one at a time, three at once, and Poisson at a third."""
 
     serving: ServingConfig
-    arrivals: str
+    arrivals: ArrivalLaw
     cv: float
     load: float
     skew: bool = False
@@ -199,8 +199,8 @@ def run_project(name: str, folder: Path, *, several: int, repeats: int, replicas
             table.add(
                 case,
                 measure(lambda traffic=traffic: once(bench, probes.server(), traffic), repeats),  # type: ignore[misc]
-                lambda s, settings=settings: replay(measured, settings, 1, s.intended_s, s.size, seed=5),
-            )  # type: ignore[misc]
+                lambda s, settings=settings: replay(measured, settings, 1, s.intended_s, s.size, seed=5),  # type: ignore[misc]
+            )
         saturation(name, probes, measured, {**kept, **{m: ServingConfig() for m in tunable}}, tunable)
     table.report()
     if replicas:

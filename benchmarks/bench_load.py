@@ -160,9 +160,9 @@ class Bench:
         try:
             for seed in range(PAIRS):
                 urls = [self.direct, f"127.0.0.1:{ports[0]}"]
-                before_s = processes.core_use(process.pid).server_s
+                before = processes.core_use(process.pid)
                 results = {u: self.ours(DOOR_RPS, url=u, seed=seed) for u in (urls if seed % 2 else urls[::-1])}
-                spent_s = processes.core_use(process.pid).server_s - before_s
+                spent_s = processes.core_use(process.pid).server_since_s(before)
                 p50 = [float(np.median(results[u].samples.latency_s[results[u].samples.ok])) * 1e3 for u in urls]
                 passed = results[urls[1]].samples.ok.size + results[urls[1]].warmup_requests
                 added.append(p50[1] - p50[0])

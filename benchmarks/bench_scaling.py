@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from deployctl.report.replay import node_hours
 
 MEAN_RPS, CAPACITY_RPS, DAY = 256.0, 40.0, 86_400
 HISTORY = 2 * DAY
-NODES = {"per_node": 4, "node_start_s": 180.0, "node_removal_s": 600.0}
+NODES: dict[str, Any] = {"per_node": 4, "node_start_s": 180.0, "node_removal_s": 600.0}
 Rows = list[dict[str, str]]
 
 

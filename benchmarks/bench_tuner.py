@@ -40,8 +40,8 @@ Draw = Callable[[int, np.random.Generator], tuple[float, float]]
 class Surface:
     """Grid points, their true values and latencies, and a noisy measurement."""
 
-    def __init__(self, name: str, points: list[tuple[float, ...]], truth: np.ndarray, draw: Draw, roles: tuple[Role, ...]) -> None:
-        self.name, self.points, self.truth, self.draw = name, points, truth, draw
+    def __init__(self, name: str, points: Sequence[tuple[float, ...]], truth: np.ndarray, draw: Draw, roles: tuple[Role, ...]) -> None:
+        self.name, self.points, self.truth, self.draw = name, list(points), truth, draw
         self.grid = grid.Grid(points=tuple(points), roles=roles)
 
     def best(self, limit: float | None) -> float:
@@ -133,11 +133,12 @@ def held_out(service: Service) -> Surface:
     """The same of a service that nothing was developed on."""
     points = list(itertools.product(map(float, service.instances), map(float, service.batches), service.delays_s, service.rates_rps))
     table = simulated(service.profile, points, service.demand, service.kept)
-    return Surface(service.name, points, table, lambda i, rng: service.measured(*table[i], rng), AXES)
+    return Surface(service.name, points, table, lambda i, rng: service.measured(float(table[i][0]), float(table[i][1]), rng), AXES)
 
 
 def ours(s: Surface, limit: float | None, seed: int) -> tuple[int | None, int]:
-    rng, history = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    history: list[grid.Measured] = []
     while isinstance(step := grid.propose_on_grid(history, s.grid, limit=limit, budget=BUDGET, seed=seed), grid.Ask):
         value, limited = s.draw(step.index, rng)
         history.append(grid.Measured(index=step.index, value=value, limited=limited))

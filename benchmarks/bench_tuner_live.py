@@ -155,7 +155,7 @@ def judge(name: str, bed: Bed, once: np.ndarray, limit: float, chosen: int | Non
 def tune_seconds(name: str, project: Path) -> None:
     """A fresh `deployctl tune` on the same project."""
     begun = time.monotonic()
-    words = [Path(sys.executable).with_name("deployctl"), "-C", project, "tune", "--fresh", "-o", "json"]
+    words = [str(Path(sys.executable).with_name("deployctl")), "-C", str(project), "tune", "--fresh", "-o", "json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - begun
     found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
