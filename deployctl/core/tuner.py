@@ -162,8 +162,12 @@ def too_dear(chosen: Tested, estimates: Sequence[Estimate]) -> bool:
 
 
 def _correction(history: Sequence[Tested]) -> float:
-    """Measured over forecast latency of the tests so far: the median, never below 1 (a lucky test does not loosen the rest)."""
-    ratios = [t.measured_s / t.estimate.percentile_s for t in history if t.measured_s and t.estimate.percentile_s]
+    """Measured over forecast latency of the tests so far: the median, never below 1 (a lucky test does not loosen the rest).
+
+    What was late because others took the cores says nothing about the forecast.
+    """
+    sound = [t for t in history if t.verdict is None or t.verdict.others_ratio is None]
+    ratios = [t.measured_s / t.estimate.percentile_s for t in sound if t.measured_s and t.estimate.percentile_s]
     return max(1.0, float(np.median(ratios))) if ratios else 1.0
 
 

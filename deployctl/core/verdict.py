@@ -52,6 +52,7 @@ class Verdict:
         cache_hit_ratio: of the response cache during the test; None if unknown.
         measured_at: client or gateway.
         generator_cpu_ratio: share of its core that the load generator used.
+        others_ratio: share of the server's cores that others took, where that left a miss undecided.
     """
 
     result: Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -64,6 +65,7 @@ class Verdict:
     measured_at: Literal["client", "gateway", "server"] = "client"
     cache_hit_ratio: float | None = None
     generator_cpu_ratio: float | None = None
+    others_ratio: float | None = None
 
 
 def worst(results: list[Result]) -> Result:

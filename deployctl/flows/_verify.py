@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deployctl import scratch
-from deployctl.core import judging, sequential
+from deployctl.core import contention, judging, sequential
 from deployctl.core.demand import Demand, RateStep
 from deployctl.core.load_samples import Samples
 from deployctl.core.serving import ServingConfig
@@ -97,17 +97,34 @@ def _run(bench: Bench, settings: dict[str, ServingConfig], replicas: int, share:
         tools.repository.build(bench.bundle, folder / "repository", settings=settings)
         for _ in range(replicas):
             servers.append(tools.launcher.start(folder / "repository", cpus=bench.server_cpus))
+        before = _readings(bench, servers)
         while True:
             legs.append(_leg(bench, servers, share, number=len(legs)))
             verdict = _judge(legs, share, slo)
             decision = sequential.decide(_pooled(legs, share), slo.latency, share.leg_s * len(legs))
             if len(legs) == share.legs or (decision != "more" and verdict.result != "INCONCLUSIVE"):
-                return verdict
+                return _excused(verdict, bench, before, _readings(bench, servers))
             bench.progress.update(f"{share.leg_s * len(legs):.0f} s of at most {share.leg_s * share.legs:.0f} s: {verdict.result.lower()} so far")
     finally:
         for server in servers:
             server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _readings(bench: Bench, servers: list[RunningServer]) -> tuple[float, float, float] | None:
+    """Time, and core-seconds of everybody and of the servers on the servers' cores; None where these cores are not theirs or not here."""
+    if not bench.server_cpus:
+        return None
+    tools = bench.tools
+    return tools.clock.monotonic_s(), tools.launcher.busy_s(bench.server_cpus), sum(s.core_use().spent_s for s in servers)
+
+
+def _excused(verdict: Verdict, bench: Bench, before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> Verdict:
+    """A miss is undecided where others took the servers' cores; without readings the verdict stands."""
+    if before is None or after is None:
+        return verdict
+    passed_s, busy_s, own_s = (new - old for new, old in zip(after, before, strict=True))
+    return contention.excused(verdict, contention.CoreShares(cores=bench.cores, passed_s=passed_s, busy_s=busy_s, own_s=own_s))
 
 
 def _leg(bench: Bench, servers: list[RunningServer], share: Share, *, number: int) -> list[LoadResult]:

@@ -60,9 +60,11 @@ class Scripted:
 
     def __init__(self, *late):
         self.late, self.asked, self.started, self.stopped = list(late), [], 0, 0
+        self.passed_s, self.own_ratio, self.others_ratio = 0.0, 0.0, 0.0
 
     def run(self, request, progress=None):
         self.asked.append(request)
+        self.passed_s += request.duration_s
         at_s = np.arange(0.0, request.duration_s, 1 / request.demand.peak_rps)
         latency_s = np.where(np.random.default_rng(request.seed).random(at_s.size) < self.late.pop(0), 0.5, 0.01)
         ones = np.ones(at_s.size, dtype=np.int64)
@@ -71,22 +73,34 @@ class Scripted:
 
     def start(self, folder, *, explicit=False, cpus=()):
         self.started += 1
-        return SimpleNamespace(http_url="127.0.0.1:1", stop=self.stop)
+        use = lambda: SimpleNamespace(spent_s=self.passed_s * self.own_ratio)  # noqa: E731
+        return SimpleNamespace(http_url="127.0.0.1:1", stop=self.stop, core_use=use)
 
     def stop(self):
         self.stopped += 1
+
+    def busy_s(self, cpus):
+        return self.passed_s * (self.own_ratio + self.others_ratio)
+
+    def monotonic_s(self):
+        return self.passed_s
 
     def build(self, bundle, into, **_):
         into.mkdir(parents=True)
 
 
-def run(tmp_path, script, rate_rps=60.0, replicas=1):
+def run(tmp_path, script, rate_rps=60.0, replicas=1, server_cpus=()):
     tools = SimpleNamespace(
-        workspace=Workspace(tmp_path), repository=script, launcher=script, loadgen=script, blobs=SimpleNamespace(path=lambda digest: tmp_path)
+        workspace=Workspace(tmp_path),
+        repository=script,
+        launcher=script,
+        loadgen=script,
+        clock=script,
+        blobs=SimpleNamespace(path=lambda digest: tmp_path),
     )
     bench = Bench(
         tools=tools, progress=NotedProgress(), bundle=SimpleNamespace(entry="m", sample="s"), demand=constant(rate_rps), limit_s=0.1,
-        server_cpus=(), client_cpus=(),
+        server_cpus=server_cpus, client_cpus=(),
     )  # fmt: skip
     return _run(bench, {}, replicas, share_of(bench.demand, replicas, SLO), SLO)
 
@@ -104,3 +118,31 @@ def test_what_stays_unclear_ends_inconclusive_after_the_last_leg(tmp_path):
     verdict = run(tmp_path, script, rate_rps=12.0, replicas=2)
     assert verdict.result == "INCONCLUSIVE" and len(script.asked) == 12 and script.stopped == 2
     assert verdict.requests == 90 * 12
+
+
+@pytest.mark.parametrize(
+    ("own_ratio", "others_ratio", "cpus", "result"),
+    [
+        (0.5, 0.0, (0,), "FAIL"),  # nobody else was there
+        (0.5, 0.1, (0,), "FAIL"),  # hardly anybody
+        (0.5, 0.4, (0,), "INCONCLUSIVE"),
+        (0.8, 0.2, (0,), "INCONCLUSIVE"),
+        (1.0, 0.0, (0,), "FAIL"),  # its own load fills the core
+        (0.9, 0.1, (0,), "FAIL"),
+        (0.5, 0.4, (), "FAIL"),  # the cores are not the server's alone: nobody knows who was late for whom
+    ],
+)
+def test_a_miss_while_others_took_the_servers_cores_is_undecided(tmp_path, own_ratio, others_ratio, cpus, result):
+    script = Scripted(0.2)
+    script.own_ratio, script.others_ratio = own_ratio, others_ratio
+    verdict = run(tmp_path, script, server_cpus=cpus)
+    assert verdict.result == result and len(script.asked) == 1
+    said = verdict.objectives[0].reason
+    assert (f"other processes took {others_ratio:.0%} of the server's cores" in said) == (result == "INCONCLUSIVE")
+    assert ("repeat the command on a quieter machine" in said) == (result == "INCONCLUSIVE")
+
+
+def test_a_pass_beside_others_stands(tmp_path):
+    script = Scripted(0.0)
+    script.own_ratio, script.others_ratio = 0.3, 0.6
+    assert run(tmp_path, script, server_cpus=(0,)).result == "PASS"
