@@ -32,7 +32,7 @@ from deployctl.core import replay as core
 from deployctl.core.admission import admission
 from deployctl.core.demand import Demand, RateStep
 from deployctl.core.fluid import Plant
-from deployctl.core.profile import ServicePoint, ServiceProfile, StageProfile
+from deployctl.core.profile import ColdStart, ServicePoint, ServiceProfile, StageProfile
 from deployctl.core.serving import ServingConfig
 from deployctl.core.simulate import Scenario, simulate
 from deployctl.core.traces import Trace
@@ -208,7 +208,7 @@ def simulated_misses(run: core.Run, trace: Trace, plant: Plant) -> float:
     assert queue is not None
     config = {"m": ServingConfig(max_batch=1, queue_size=queue.queue_size, queue_timeout_s=queue.queue_timeout_s)}
     demand = Demand(steps=(RateStep(start_s=0.0, rate_rps=float(counts.mean())),), arrivals="trace", times_s=tuple(np.sort(times).tolist()))
-    scenario = Scenario(schedule=tuple(steps), start_delay_s=float(plant.start_up_s))
+    scenario = Scenario(schedule=tuple(steps), start=ColdStart(process_s=float(plant.start_up_s)))
     result = simulate(profile, config, int(wanted.max()), demand, seed=3, scenario=scenario)
     return float(np.mean(np.isnan(result.latency_s) | (result.latency_s > plant.wait_s + service_s)))
 

@@ -11,7 +11,7 @@ import click
 
 from deployctl.cli._console import ConsoleProgress, columns, emit, env_option, output_option, yes_option
 from deployctl.cli._setup import Duration, opened
-from deployctl.core import words
+from deployctl.core import cold_start, words
 from deployctl.core.profile import ServiceProfile
 from deployctl.core.sizing import Estimate
 from deployctl.core.tuner import explained, ranked, settings_text
@@ -128,15 +128,7 @@ def _profile(profile: ServiceProfile) -> list[str]:
         lines.append(f"profile   scaled from bundle {profile.scaled_from[7:19]} to a few probed points; tune --fresh measures all of it")
     cold = profile.cold_start
     if cold is not None:
-        parts = [
-            ("process", cold.process_s),
-            ("fetch", cold.fetch_s),
-            ("load", cold.load_s),
-            ("warm-up", cold.warmup_s),
-            ("first reply", cold.first_reply_s),
-        ]
-        text = ", ".join(f"{name} {words.seconds(value)}" for name, value in parts)
-        lines.append(f"start-up  {words.seconds(cold.total_s)} to the first reply: {text}")
+        lines.append(f"start-up  {words.seconds(cold.total_s)} to the first reply: {cold_start.stages_text(cold)}")
     return lines
 
 

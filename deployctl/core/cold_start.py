@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from deployctl.core import words
 from deployctl.core.profile import ColdStart
 from deployctl.core.serving import ModelSpec
 
@@ -25,6 +26,11 @@ def split(*, fetch_s: float, ready_s: float, loading_s: float | None, warmup_s: 
     within_s = min(loading_s if loading_s is not None else warmup_s, ready_s)
     warm_s = min(warmup_s, within_s)
     return ColdStart(fetch_s=fetch_s, process_s=ready_s - within_s, load_s=within_s - warm_s, warmup_s=warm_s, first_reply_s=first_reply_s)
+
+
+def stages_text(cold: ColdStart) -> str:
+    """`process 2.1 s, fetch 300 ms, load …`."""
+    return ", ".join(f"{name} {words.seconds(value)}" for name, value in cold.by_stage.items())
 
 
 def warmup_s(models: Sequence[ModelSpec], batch_stats: Mapping[str, Mapping[int, tuple[int, float, float, float]]]) -> float:

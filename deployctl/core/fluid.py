@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deployctl.core import _fluid_kernels
+from deployctl.core.profile import ColdStart
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -37,6 +38,7 @@ class Plant:
         wait_s: how long a request may wait in the queue and still keep the SLO.
         base_p99_s: response time at the SLO's percentile without waiting.
         admission: whether Triton's queue policy refuses what would be late.
+        cold_start: the stages of `start_up_s`, for reports; None where it was only stated.
     """
 
     capacity_rps: float
@@ -44,6 +46,7 @@ class Plant:
     wait_s: float = 1.0
     base_p99_s: float = 0.0
     admission: bool = True
+    cold_start: ColdStart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

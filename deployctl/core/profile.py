@@ -84,7 +84,12 @@ class ColdStart:
     @property
     def total_s(self) -> float:
         """Sum of the stages."""
-        return self.process_s + self.fetch_s + self.load_s + self.warmup_s + self.first_reply_s
+        return sum(self.by_stage.values())
+
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """Seconds of each stage by its name in reports, in the order in which they are told."""
+        return {"process": self.process_s, "fetch": self.fetch_s, "load": self.load_s, "warm-up": self.warmup_s, "first reply": self.first_reply_s}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

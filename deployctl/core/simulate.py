@@ -20,7 +20,7 @@ import numpy.typing as npt
 from deployctl.core.arrivals import arrival_times_s
 from deployctl.core.demand import Demand, RateStep, SizeShare
 from deployctl.core.forecast import Forecast
-from deployctl.core.profile import ServiceProfile
+from deployctl.core.profile import ColdStart, ServiceProfile
 from deployctl.core.serving import ServingConfig
 from deployctl.core.sim_inputs import Tables, bucket_index, horizon_s, overheads_s, reached, tables_of, unit_noise
 
@@ -40,7 +40,7 @@ class Scenario:
         spread: rule of the front door.
         cores_shared: all replicas run on the same `profile.cores` (one machine); else each has its own.
         schedule: (time, replicas wanted) steps; None keeps `replicas` all the time.
-        start_delay_s: from a wanted replica to its first request.
+        start: stages of a replica's start, one after the other: it takes requests when the last is over.
         cache: the response cache is on: repeats are answered in `cache_hit_s`.
         cache_hit_s: latency of a cache hit.
     """
@@ -50,7 +50,7 @@ class Scenario:
     spread: Spread = "least_conn"
     cores_shared: bool = False
     schedule: tuple[tuple[float, int], ...] | None = None
-    start_delay_s: float = 0.0
+    start: ColdStart = ColdStart()
     cache: bool = False
     cache_hit_s: float = 0.001
 
@@ -294,7 +294,7 @@ def _cluster(
     cores = np.full(1 if scenario.cores_shared else replicas, profile.cores if profile.cores > 0 else 1e9)
     modelled = profile.cores > 0
     half = profile.request_cpu_s / 2 if modelled else 0.0
-    switch_s, switch = _switches(replicas, scenario.schedule, scenario.start_delay_s)
+    switch_s, switch = _switches(replicas, scenario.schedule, scenario.start.total_s)
     return _cluster_kernel.Cluster(
         *(tables.whole, tables.seconds, tables.mean_s, tables.cv, tables.slowdown, groups, cores, np.array([half, half])),
         *(

@@ -23,7 +23,8 @@ import numpy as np
 
 from deployctl.config import files
 from deployctl.core import replay as core
-from deployctl.core import traces
+from deployctl.core import traces, words
+from deployctl.core.cold_start import stages_text
 from deployctl.core.fluid import Plant
 from deployctl.core.project import Project
 from deployctl.core.replay import Run
@@ -95,6 +96,8 @@ def replay(project: Project | None, tools: Toolbox | None, progress: Progress, a
         NotFound: the source has nothing in the window (`history-empty`).
     """
     plant, slo_s = _plant(project, tools, asked)
+    if plant.cold_start:
+        progress.note(f"a replica takes {words.seconds(plant.cold_start.total_s)} to start: {stages_text(plant.cold_start)}")
     progress.step(f"reading {asked.trace}")
     recorded = _scaled(_recorded(source, asked, progress) if source else _read(asked), asked)
     names = [asked.policy, *(name for name in asked.against if name != asked.policy)]
@@ -153,13 +156,15 @@ def _plant(project: Project | None, tools: Toolbox | None, asked: Question) -> t
             hint="deployctl tune   (or state it: --capacity 40/s --start-up 30s)",
             code="capacity-unknown",
         )
+    proof = tools.evidence.get(current.plan.evidence) if tools and current and current.plan.evidence and asked.start_up_s is None else None
+    cold = proof.profile.cold_start if proof else None
     if project is None:
         return Plant(capacity_rps=capacity, start_up_s=math.ceil(start_up)), 1.0
     limit_s = project.slo.latency.max
     forecast = current.plan.forecast if current else None
     quick = (forecast.p50_s if forecast and forecast.valid else None) or 0.0
     quick = min(quick, limit_s)
-    return Plant(capacity_rps=capacity, start_up_s=math.ceil(start_up), wait_s=limit_s - quick, base_p99_s=quick), limit_s
+    return Plant(capacity_rps=capacity, start_up_s=math.ceil(start_up), wait_s=limit_s - quick, base_p99_s=quick, cold_start=cold), limit_s
 
 
 def _recorded(source: MetricSource, asked: Question, progress: Progress) -> Trace:

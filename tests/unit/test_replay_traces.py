@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from deployctl.core.advise import present, quantity
 from deployctl.core.decision import ScalingPolicy
 from deployctl.core.fluid import Plant
 from deployctl.core.policies.slo import EXPERTS
+from deployctl.core.profile import ColdStart
 from deployctl.errors import DeployctlError, ProjectError
 from deployctl.flows.replay import Question
 from deployctl.flows.replay import replay as flow
@@ -72,6 +74,38 @@ def test_a_bad_table_names_the_place(text: str, column: str, per_s: float | None
         traces.parse(text, column=column, per_s=per_s, where="day.csv")
     assert caught.value.code == code
     assert (caught.value.where or "").startswith("day.csv")
+
+
+class Notes(Quiet):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize("stated_s", [None, 12.0])
+def test_a_measured_start_is_told_by_its_stages_and_a_stated_one_is_not(tmp_path: Path, stated_s: float | None) -> None:
+    (tmp_path / "day.csv").write_text("n\n" + "40\n" * 600)
+    cold = ColdStart(process_s=1.0, fetch_s=0.5, load_s=4.0, warmup_s=0.25, first_reply_s=0.25)
+    plan = SimpleNamespace(scaling=ScalingPolicy(policy="slo", capacity_rps=40.0, start_up_s=cold.total_s), evidence="sha256:1", forecast=None)
+    tools = SimpleNamespace(
+        records=SimpleNamespace(history=lambda: SimpleNamespace(current=SimpleNamespace(plan=plan))),
+        evidence=SimpleNamespace(get={"sha256:1": SimpleNamespace(profile=SimpleNamespace(cold_start=cold))}.get),
+    )
+    project = SimpleNamespace(slo=SimpleNamespace(latency=SimpleNamespace(max=1.0)))
+    asked = Question(trace=tmp_path / "day.csv", column="n", per_s=1.0, start_up_s=stated_s, out=tmp_path / "r.html")
+    said = Notes()
+    done = flow(project, tools, said, asked)  # type: ignore[arg-type]
+    by_stage = {"process": 1.0, "fetch": 0.5, "load": 4.0, "warm-up": 0.25, "first reply": 0.25}
+    assert done.document["plant"]["start_up_by_stage_s"] == ({} if stated_s else by_stage)
+    told = "a replica takes 6 s to start: process 1 s, fetch 500 ms, load 4 s, warm-up 250 ms, first reply 250 ms"
+    assert [note for note in said.notes if "to start" in note] == ([] if stated_s else [told])
+    page = (tmp_path / "r.html").read_text()
+    assert ("6 s to start (process 1 s, fetch 0.5 s, load 4 s, warm-up 0.25 s, first reply 0.25 s)." in page) is (stated_s is None)
+    assert ("12 s to start." in page) is (stated_s is not None)
 
 
 def test_history_is_learned_from_and_not_judged() -> None:

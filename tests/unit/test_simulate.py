@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployctl.core import _cluster_kernel, _station_kernel, queueing
 from deployctl.core.demand import Demand, RateStep, SizeShare, constant
-from deployctl.core.profile import Interference, ServicePoint, StageProfile
+from deployctl.core.profile import ColdStart, Interference, ServicePoint, StageProfile
 from deployctl.core.serving import ServingConfig
 from deployctl.core.simulate import Scenario, forecast, replay, simulate
 
@@ -154,7 +154,11 @@ def test_two_instances_on_one_core_are_no_faster_than_one():
 def test_replicas_start_late_and_drain_without_loss():
     p = profile(stage())
     demand = constant(300.0)
-    late = Scenario(duration_s=20.0, schedule=((0.0, 1), (5.0, 2), (15.0, 1)), start_delay_s=4.0)
+    late = Scenario(
+        duration_s=20.0,
+        schedule=((0.0, 1), (5.0, 2), (15.0, 1)),
+        start=ColdStart(process_s=0.5, fetch_s=1.0, load_s=2.0, warmup_s=0.25, first_reply_s=0.25),
+    )
     run = simulate(p, {"m": ServingConfig(max_batch=1)}, 2, demand, seed=1, scenario=late)
     assert not np.isnan(run.latency_s).any()
     before = run.latency_s[(run.arrival_s > 5) & (run.arrival_s < 9)]
