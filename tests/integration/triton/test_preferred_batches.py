@@ -67,7 +67,7 @@ CASES = {
     "short of one, then the delay": ("preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 150000", [0, 50, 100]),
     "one beyond the largest": ("preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 1000000", [0, 50, 100, 150, 200, 250]),
     "batches that an instance joins": ("preferred_batch_size: [ 1 ] max_queue_delay_microseconds: 20000", [0, 60, 120, 180]),
-    "none named, batches that wait": ("max_queue_delay_microseconds: 20000", [0, 60, 120, 180, 460, 520, 600, 900]),
+    "none named, batches that wait": ("max_queue_delay_microseconds: 50000", [0, 150, 250, 330]),
     "a batch that waits": ("preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 50000", [0, 150, 250, 330]),
 }
 
