@@ -9,7 +9,7 @@ import click
 from deployctl.cli import _console
 from deployctl.cli._console import ConsoleProgress, env_option, output_option, yes_option
 from deployctl.cli._setup import Duration, toolbox
-from deployctl.flows.gc import Swept
+from deployctl.flows._gc_cache import Swept
 from deployctl.ports import Toolbox
 
 

@@ -23,6 +23,7 @@ from deployctl.errors import ModelError, ProjectError
 from deployctl.flows import _cache
 from deployctl.ports import Toolbox
 
+KIND = "environment"  # of a record in the cache
 _PACKAGES = "lib/site-packages"
 
 
@@ -56,14 +57,14 @@ def _packed(folder: Path, tools: Toolbox) -> FileRef:
         if path.is_symlink():
             raise _unfit(folder, f"{name} is a link, which would point elsewhere in the server")
     key = {"format": 1, "files": [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in found]}
-    known = _cache.read(FileRef, tools.workspace.cache, "environment", key)
+    known = _cache.read(FileRef, tools.workspace.cache, KIND, key)
     if known is not None and tools.blobs.has(known.digest):
         return known
     with scratch.folder(tools.workspace.state / "environment") as work:
         packed = work / "environment.tar.gz"
         _write(found, packed)
         blob = FileRef(path=ENVIRONMENT, digest=tools.blobs.put_file(packed), size_bytes=packed.stat().st_size)
-    _cache.write(tools.workspace.cache, "environment", key, blob)
+    _cache.write(tools.workspace.cache, KIND, key, blob)
     return blob
 
 

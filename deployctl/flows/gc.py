@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 from deployctl.config import locks
@@ -19,24 +18,14 @@ from deployctl.core.lock import Lock
 from deployctl.core.project import Project
 from deployctl.core.release import History
 from deployctl.errors import DeployctlError, NotFound, ProjectError, Refused
+from deployctl.flows import _cache
+from deployctl.flows._gc_cache import Needed, Swept, sweep_cache, swept
 from deployctl.flows._publish import STORE_LEASE
-from deployctl.flows.compress import KINDS, remembered
+from deployctl.flows.compress import KINDS, cache_key, remembered
 from deployctl.ports import BlobStore, BundleStore, Progress, RemoteStore, Toolbox
 
 T = TypeVar("T")
 _BATCH = 500  # removed between two renewals of the lease
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """One place: what stays, what is young, and what was removed (or would be)."""
-
-    place: str
-    kept: int
-    kept_bytes: int
-    young: int
-    removed: int
-    removed_bytes: int
 
 
 def gc(
@@ -48,7 +37,7 @@ def gc(
     grace_s: float = collect.GRACE_S,
     dry_run: bool = False,
 ) -> tuple[Swept, ...]:
-    """Collect this project's own blobs and, where the environment names one, its shared store.
+    """Collect this project's own blobs and cached results and, where the environment names one, its shared store.
 
     Args:
         project: deploy.yaml, completed.
@@ -73,6 +62,7 @@ def gc(
     progress.step("looking at .deployctl/blobs")
     extra = _readable(lambda: _cached(project, tools))
     found = [_sweep(".deployctl", tools.blobs, tools.bundles, here, extra, grace_s, dry_run, lambda: None)]
+    cached = sweep_cache(tools, _readable(lambda: _results_needed(project, tools, here, grace_s)), grace_s, dry_run=dry_run)
     if (remote := tools.remote) is not None:
         progress.step(f"looking at {remote.objects.address}")
         with remote.lease(STORE_LEASE) as renew:
@@ -80,7 +70,7 @@ def gc(
             found.append(_sweep(remote.objects.address, remote.blobs, remote.bundles, here | there, frozenset(), grace_s, dry_run, renew))
             if not dry_run:
                 remote.objects.drop_unfinished(grace_s)
-    return tuple(found)
+    return (*found, cached)
 
 
 def _named_here(project: Project, tools: Toolbox, toolbox_of: Callable[[str], Toolbox]) -> Iterator[str]:
@@ -144,14 +134,16 @@ def _sweep(
             if not dry_run:
                 renew()
                 discard([item.digest for item in batch], older_than_s=grace_s)
-    return Swept(
-        place=place,
-        kept=len(content.needed),
-        kept_bytes=sum(c.size_bytes for c in content.needed),
-        young=len(content.young),
-        removed=len(content.garbage),
-        removed_bytes=sum(c.size_bytes for c in content.garbage),
-    )
+    return swept(place, content)
+
+
+def _results_needed(project: Project, tools: Toolbox, roots: frozenset[str], grace_s: float) -> Needed:
+    """Whose cached results stay: of what is named or young, and of the model as it is now."""
+    manifests = collect.sort(tools.bundles.stored(), roots, grace_s)
+    kept = roots | {m.digest for m in (*manifests.needed, *manifests.young)}
+    blobs = itertools.chain.from_iterable(_blobs_of(tools.bundles, digest) for digest in kept)
+    current = {_cache.name("compress", cache_key(project, tools.workspace.root))} if project.model.kind in KINDS else set()
+    return Needed(bundles=frozenset(kept), blobs=frozenset(blobs), names=frozenset(current))
 
 
 def _blobs_of(bundles: BundleStore, digest: str) -> frozenset[str]:

@@ -20,7 +20,7 @@ from deployctl.core.project import Environment, ModelSource, Project, Traffic
 from deployctl.core.release import next_release
 from deployctl.core.slo import Objective, Slo
 from deployctl.errors import LockHeld, Refused
-from deployctl.flows import _publish
+from deployctl.flows import _cache, _publish
 from deployctl.flows.gc import gc
 from deployctl.testing.contracts import a_plan
 from deployctl.testing.memory import MemoryObjects, MemoryToolbox, NotedProgress
@@ -297,10 +297,41 @@ def test_on_this_machine_too(tmp_path):
             os.utime(path, (old, old))
     loose = tools.blobs.put_bytes(b"just made")
     assert tools.blobs.put_bytes(b"young") == made["young"].sample
-    (swept,) = gc(PROJECT, tools, NotedProgress(), toolbox_of=lambda _: tools)
+    swept, _ = gc(PROJECT, tools, NotedProgress(), toolbox_of=lambda _: tools)
     assert (swept.kept, swept.young, swept.removed) == (2, 2, 1)
     assert [n for n in made if tools.blobs.has(made[n].sample)] == ["released", "locked", "young"] and tools.blobs.has(loose)
     assert {c.digest for c in tools.bundles.stored()} == {made["released"].digest, made["locked"].digest}
+
+
+def test_cached_results_of_what_nothing_names_go(tmp_path):
+    tools, packed = MemoryToolbox(tmp_path), {}
+    tools.blobs = FileBlobStore(tmp_path / ".deployctl/blobs")
+    tools.bundles = FileBundleStore(tools.blobs, tmp_path / ".deployctl/bundles")
+    for name in ("released", "forgotten"):
+        packed[name] = FileRef(path="env.tar.gz", digest=tools.blobs.put_bytes(name.encode()), size_bytes=8)
+    bundles = {n: Bundle(name=n, entry="m", variant="v", models=(), files=(packed[n],), sample=packed[n].digest) for n in packed}
+    tools.bundles.save(bundles["released"])
+    release = next_release(tools.records.history(), a_plan(bundle=bundles["released"].digest), action="up", now_s=1.0)
+    tools.records.append(release, expected_parent=None)
+    cache = tools.workspace.cache
+    for name, bundle in bundles.items():
+        _cache.write(cache, "probe", {"bundle": bundle.digest, "what": "cold-start"}, packed[name])
+        _cache.write(cache, "environment", {"files": name}, packed[name])
+    (cache / "probe" / "an-earlier-form.json").write_text("{}")
+    files = [p for p in cache.rglob("*") if p.is_file()]
+    for path in files:
+        os.utime(path, (1.0, 1.0))
+    _cache.write(cache, "proof", {"bundle": bundles["forgotten"].digest}, packed["forgotten"])
+
+    told = gc(PROJECT, tools, NotedProgress(), toolbox_of=lambda _: tools, dry_run=True)[-1]
+    assert (told.place, told.kept, told.young, told.removed) == (".deployctl/cache", 2, 1, 3)
+    assert told.removed_bytes == sum(p.stat().st_size for p in files) - told.kept_bytes
+    assert all(p.exists() for p in files)
+    assert gc(PROJECT, tools, NotedProgress(), toolbox_of=lambda _: tools)[-1] == told
+    left = {p.relative_to(cache).parts[:2] for p in cache.rglob("*") if p.is_file()}
+    probe, proof = (("probe", bundles["released"].digest[7:]), ("proof", bundles["forgotten"].digest[7:]))
+    assert probe in left and proof in left and sum(part[0] == "environment" for part in left) == 1 and len(left) == 3
+    assert _cache.read(FileRef, cache, "environment", {"files": "released"}) == packed["released"]
 
 
 def test_storing_again_makes_a_blob_young(tmp_path):

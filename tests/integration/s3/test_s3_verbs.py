@@ -112,10 +112,11 @@ def test_from_ci_to_another_machine_and_back(bucket, tmp_path):
     assert "WOULD GO" in out and stray.exists()
     new.run("gc", "--env", "prod", "--grace", "5min", ok=5)
     out, _ = new.run("gc", "--env", "prod", "--yes", "-o", "json")
-    here, shared = json.loads(out)["items"]
+    here, shared, cached = json.loads(out)["items"]
     # Beside the stray one: a config.pbtxt that was written for a replica, which each start writes anew.
     assert (here["removed"], shared["removed"], shared["place"]) == (2, 0, bucket.address) and not stray.exists()
     assert here["kept"] == shared["kept"] + shared["young"] > 0
+    assert (cached["place"], cached["removed"]) == (".deployctl/cache", 0)
 
 
 def test_what_is_said_without_a_store_and_without_rights(bucket, proxy, tmp_path):
