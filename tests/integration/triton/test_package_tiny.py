@@ -124,11 +124,11 @@ def test_other_answers_than_the_variants_own_are_refused_and_not_remembered(numb
     bundle = assemble("tiny", record, variant, number_shop.tools)
     lines = number_shop.tools.blobs.path(record.answers[variant.name]).read_text().splitlines()
     wrong = number_shop.tools.blobs.put_bytes("\n".join([*lines[1:], lines[0]]).encode())
-    known = set((number_shop.root / ".deployctl/cache/proof").glob("*"))
+    known = set((number_shop.root / ".deployctl/cache/proof").rglob("*.json"))
     with pytest.raises(ModelError) as found:
         _proof.prove(bundle, wrong, number_shop.tools, number_shop.progress)
     assert found.value.code == "proof-differs"
-    assert set((number_shop.root / ".deployctl/cache/proof").glob("*")) == known
+    assert set((number_shop.root / ".deployctl/cache/proof").rglob("*.json")) == known
     assert list((number_shop.root / ".deployctl/proof").iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_a_repository_that_crashes_at_load_is_refused_with_the_cause(tmp_path):
     with pytest.raises(ModelError, match="told to fail while it loads") as found:
         shop.package()
     assert found.value.code == "triton-load-failed"
-    assert not list((tmp_path / ".deployctl/cache/proof").glob("*"))
+    assert not list((tmp_path / ".deployctl/cache/proof").rglob("*.json"))
 
 
 def test_a_sample_that_does_not_fit_the_repository_names_its_line(tmp_path):
