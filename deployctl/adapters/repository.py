@@ -81,6 +81,11 @@ class TritonRepository:
         """A config.pbtxt as a ModelSpec; see `parse_config`."""
         return parse_config(text, where=where)
 
+    def in_pieces(self, bundle: Bundle) -> bool:
+        """Whether a model of the bundle is decoupled; then Triton refuses the ordinary endpoint of the entry too."""
+        kept = [(m.name, self._kept(bundle, m.name)) for m in bundle.models]
+        return any(_parse(text, where=f"{name}/config.pbtxt").model_transaction_policy.decoupled for name, text in kept if text is not None)
+
     def _kept(self, bundle: Bundle, model: str) -> str | None:
         for ref in bundle.files:
             if ref.path == f"{model}/config.pbtxt":

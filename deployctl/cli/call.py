@@ -41,7 +41,7 @@ def call(ctx: click.Context, text: str | None, env: str, output: str, data: str 
     project, tools = opened(ctx.obj, env)
     request = call_flow.prepare(project, tools, text=text, data=data, line=line)
     if snippet is not None:
-        click.echo(call_flow.snippet(request, snippet))
+        click.echo(call_flow.snippet(tools, request, snippet))
         return
     answer = call_flow.send(tools, request, timeout_s=timeout_s)
     document = {

@@ -81,6 +81,16 @@ def zeros(specs: Sequence[TensorSpec], *, batched: bool) -> dict[str, dict[str, 
     return found
 
 
+def generate_body(inputs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The body of Triton's generate extension: values by input name, whose shapes it takes from the model's own."""
+    flat = {name: _leaves(tensor["data"]) for name, tensor in inputs.items()}
+    return {name: values[0] if len(values) == 1 else values for name, values in flat.items()}
+
+
+def _leaves(data: Any) -> list[Any]:
+    return [leaf for item in data for leaf in _leaves(item)] if isinstance(data, (list, tuple)) else [data]
+
+
 def _given(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, dict) and isinstance(value.get("inputs"), list):
         return {str(row.get("name")): row for row in value["inputs"] if isinstance(row, dict)}

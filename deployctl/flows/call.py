@@ -17,6 +17,16 @@ from deployctl.ports import TargetStatus, Toolbox
 
 _ENGINE_TEXT = "text_input"  # what vLLM's backend and its peers call the prompt; their other inputs may be left out
 
+_OUTPUTS = ('    for output in json.load(reply)["outputs"]:', '        print(output["name"], output["shape"], output["data"][:8])')
+_PIECES = (
+    "    for line in reply:",
+    '        if line.startswith(b"data:"):',
+    "            piece = json.loads(line[5:])",
+    '            if "error" in piece:',
+    '                raise SystemExit(piece["error"])',
+    "            print(piece, flush=True)",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -26,6 +36,7 @@ class Request:
     grpc_url: str
     model: str
     revision: int
+    bundle: Bundle
     inputs: dict[str, dict[str, Any]]
 
 
@@ -80,6 +91,7 @@ def prepare(project: Project, tools: Toolbox, *, text: str | None, data: str | N
         grpc_url=status.grpc_url or "",
         model=bundle.entry,
         revision=release.revision,
+        bundle=bundle,
         inputs=_inputs(bundle, tools, text, data, line),
     )
 
@@ -143,13 +155,18 @@ def _batched(bundle: Bundle, tools: Toolbox) -> bool:
     return bundle.model(bundle.entry).serving.max_batch >= 1
 
 
-def snippet(request: Request, language: str) -> str:
-    """The same request as a person's own program would send it: `curl` or `python`."""
-    body = {"inputs": [{"name": n, "datatype": t["dtype"], "shape": t["shape"], "data": t["data"]} for n, t in request.inputs.items()]}
-    address = f"{request.url.rstrip('/')}/v2/models/{request.model}/infer"
+def snippet(tools: Toolbox, request: Request, language: str) -> str:
+    """The same request as a person's own program would send it: `curl` or `python`; nothing is sent.
+
+    A model that answers in pieces is asked over Triton's generate extension, which answers in server-sent events.
+    """
+    pieces = tools.repository.in_pieces(request.bundle)
+    tensors = [{"name": n, "datatype": t["dtype"], "shape": t["shape"], "data": t["data"]} for n, t in request.inputs.items()]
+    body = sample.generate_body(request.inputs) if pieces else {"inputs": tensors}
+    address = f"{request.url.rstrip('/')}/v2/models/{request.model}/{'generate_stream' if pieces else 'infer'}"
     if language == "curl":
         quoted = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
-        return f"curl -s {address} -H 'Content-Type: application/json' -d '{quoted}'"
+        return f"curl {'-sN' if pieces else '-s'} {address} -H 'Content-Type: application/json' -d '{quoted}'"
     return "\n".join(
         [
             "import json, urllib.request",
@@ -157,7 +174,6 @@ def snippet(request: Request, language: str) -> str:
             f"body = {body!r}",
             f'request = urllib.request.Request("{address}", json.dumps(body).encode(), {{"Content-Type": "application/json"}})',
             "with urllib.request.urlopen(request, timeout=30) as reply:",
-            '    for output in json.load(reply)["outputs"]:',
-            '        print(output["name"], output["shape"], output["data"][:8])',
+            *(_PIECES if pieces else _OUTPUTS),
         ]
     )

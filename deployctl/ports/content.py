@@ -93,6 +93,10 @@ class RepositoryBuilder(Protocol):
         """A config.pbtxt as a ModelSpec; ModelError with line and column if it is none (`config-pbtxt-invalid`)."""
         ...
 
+    def in_pieces(self, bundle: Bundle) -> bool:
+        """Whether the bundle answers in pieces: a model in it says `decoupled`, which only a config.pbtxt that was kept can."""
+        ...
+
 
 class RecordStore(Protocol):
     """Releases of one environment: append-only, compare-and-set."""

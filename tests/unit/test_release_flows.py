@@ -497,12 +497,30 @@ def test_call_sends_the_sample_text_or_data(project, tools):
         call.prepare(project, tools, text=None, data=None, line=4)
 
 
+class Kept:
+    """RepositoryBuilder that only says whether the model answers in pieces."""
+
+    def __init__(self, pieces):
+        self.in_pieces = lambda bundle: pieces
+
+
 def test_snippets_say_the_same_request(project, tools):
     bring_up(project, tools)
+    tools.repository = Kept(pieces=False)
     request = call.prepare(project, tools, text=None, data=None)
-    curl = call.snippet(request, "curl")
+    curl = call.snippet(tools, request, "curl")
     assert curl.startswith("curl ") and f"{MemoryTarget.URL}/v2/models/svc/infer" in curl
-    compile(call.snippet(request, "python"), "snippet", "exec")
+    compile(call.snippet(tools, request, "python"), "snippet", "exec")
+
+
+def test_snippets_for_answers_in_pieces_use_the_generate_extension(project, tools):
+    bring_up(project, tools)
+    tools.repository = Kept(pieces=True)
+    request = call.prepare(project, tools, text=None, data='{"INPUT0": [2, 3]}')
+    curl = call.snippet(tools, request, "curl")
+    assert curl.startswith("curl -sN ") and f"{MemoryTarget.URL}/v2/models/svc/generate_stream" in curl
+    assert json.loads(curl.partition("-d '")[2][:-1]) == {"INPUT0": [2.0, 3.0]}
+    compile(call.snippet(tools, request, "python"), "snippet", "exec")
 
 
 def test_logs_by_component(tools):

@@ -17,6 +17,7 @@ import numpy as np
 
 from deployctl.adapters.triton.install import SECRET_HEADER
 from deployctl.core.answer import joined
+from deployctl.core.sample import generate_body
 from deployctl.errors import ClusterError, ModelError
 from deployctl.ports import Piece, ServerStats
 
@@ -111,7 +112,7 @@ class TritonApi:
         host, port = self.address.rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
         try:
-            body = json.dumps(generate_request(request)).encode()
+            body = json.dumps(generate_body(request.get("inputs", request))).encode()
             connection.request("POST", f"/v2/models/{model}/generate_stream", body, {"Content-Type": "application/json", **self._headers, **headers})
             response = connection.getresponse()
             if response.status != 200:
@@ -175,12 +176,6 @@ def _events(model: str, response: http.client.HTTPResponse, begun_s: float, time
         if "error" in data:
             raise _refused(model, str(data["error"]))
         yield Piece(after_s=after_s, outputs={k: v if isinstance(v, list) else [v] for k, v in data.items() if k not in _ABOUT})
-
-
-def generate_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The body of Triton's generate extension: values by input name, whose shapes it takes from the model's own."""
-    flat = {name: _flatten(tensor["data"]) for name, tensor in request.get("inputs", request).items()}
-    return {name: values[0] if len(values) == 1 else values for name, values in flat.items()}
 
 
 def encode_request(request: dict[str, Any]) -> tuple[bytes, int]:
