@@ -231,7 +231,7 @@ class Cluster:
             raise ProjectError(
                 f"there is no usable kubeconfig context {self._context or '(the current one)'}",
                 why=str(error)[:300],
-                hint="kubectl config get-contexts   (and set `context:` of the environment)",
+                hint="kubectl config get-contexts   (then name one: `context:` of the environment, or --context)",
                 code="context-unknown",
             ) from error
         from kubernetes.client import ApiClient

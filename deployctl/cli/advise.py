@@ -40,7 +40,7 @@ from deployctl.cli._setup import Duration, Rate
     help="From asking for a replica to its first answer.",
 )
 @click.option("--capacity", "capacity_rps", type=Rate(), metavar="RATE", help="What one replica serves, such as 40/s; default: estimated.")
-@click.option("--namespace", default="default", show_default=True, help="Of the objects to apply, and where --context looks.")
+@click.option("-n", "--namespace", metavar="NS", default="default", show_default=True, help="Of the objects to apply, and where --context looks.")
 @click.option("--step", "step_s", type=Duration(), default="15s", show_default=True, metavar="TIME", help="Distance of samples.")
 @click.option("--yaml", "yaml_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the objects to apply.")
 @output_option
@@ -112,7 +112,7 @@ def _table(document: dict[str, Any]) -> str:
         f"measured by Triton: {past.replica_hours:,.1f} replica-hours; mean response above the SLO or over 1 % failed in"
         f" {past.windows_missed_ratio * 100:.1f} % of five-minute windows; slowest window {past.largest_mean_response_s * 1000:,.0f} ms",
         f"a replica serves {plant['capacity_rps']:,.1f}/s ({'estimated from busy time' if document['capacity_estimated'] else 'stated'}),"
-        f" {plant['start_up_s']} s to start",
+        f" {plant['start_up_s']:g} s to start",
         "",
     ]
     rows: list[tuple[str, ...]] = [
@@ -126,7 +126,11 @@ def _table(document: dict[str, Any]) -> str:
     for finding in document["findings"]:
         lines += ["", f"{finding.severity}: {finding.message} ({finding.name})", f"      {finding.remedy}"]
         lines += [f"      | {line}" for line in finding.fix.splitlines()]
-    return "\n".join(lines).rstrip() + "\n\nTo apply (or write with --yaml FILE; --output yaml prints it):\n" + _summary(document["objects"])
+    return (
+        "\n".join(lines).rstrip()
+        + "\n\nTo apply (--yaml FILE writes them; -o json and -o yaml have them under objects):\n"
+        + _summary(document["objects"])
+    )
 
 
 def _present(now: dict[str, Any] | None) -> list[str]:

@@ -36,7 +36,7 @@ def doctor(root: Path, env: str, offline: bool, output: str) -> int:
     failed = sum(f.severity == "fail" for f in findings)
     if output == "table":
         warned = sum(f.severity == "warn" for f in findings)
-        click.echo(f"\n{len(findings)} checks: {failed} failed, {warned} warnings", err=True)
+        click.echo(f"\n{len(findings)} checks: {failed} failed, {warned} warning{'' if warned == 1 else 's'}", err=True)
     return 2 if failed else 0
 
 

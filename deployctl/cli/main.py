@@ -112,7 +112,8 @@ def _run(argv: list[str] | None) -> int:
         return int(done.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        return _show(ProjectError(error.format_message(), hint=f"{context.command_path if context else 'deployctl'} --help", code="usage"))
+        path = context.command_path if context else " ".join(["deployctl", *_verb(sys.argv[1:] if argv is None else argv)])
+        return _show(ProjectError(error.format_message(), hint=f"{path} --help", code="usage"))
     except (click.Abort, KeyboardInterrupt):
         click.echo("cancelled; run the same command again to finish what was begun", err=True)
         return 8
@@ -121,6 +122,11 @@ def _run(argv: list[str] | None) -> int:
     except Exception as error:  # every other exception is a bug of ours: report it without a traceback on the screen
         return _show((from_disk(error) if isinstance(error, OSError) else None) or bug_from(error))
     return result if isinstance(result, int) else 0
+
+
+def _verb(argv: list[str]) -> list[str]:
+    """The verb of a command line whose option has no value: click does not say where it stood."""
+    return next(([word] for word in argv if word in VERBS), [])
 
 
 def _show(error: DeployctlError) -> int:

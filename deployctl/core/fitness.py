@@ -228,7 +228,7 @@ def kubernetes(facts: Facts) -> Finding:
         return _say(
             "kubernetes", "warn", f"not on PATH: {', '.join(missing)}{answered}", f"install {' and '.join(missing)} for environments on kubernetes"
         )
-    return _say("kubernetes", "ok", f"{', '.join(found) or 'no tools'} on PATH{answered or '; only environments on kubernetes use them'}")
+    return _say("kubernetes", "ok", f"{', '.join(found) or 'no tools'} on PATH{answered or '; only environments on kubernetes ask for a cluster'}")
 
 
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (

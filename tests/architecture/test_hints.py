@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deployctl.cli import VERBS
+from deployctl.cli import VERBS, _reference
 from deployctl.cli.main import deployctl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def told(text: str) -> Iterator[list[str]]:
 
 
 def command_of(verb: str) -> click.Command | None:
-    return deployctl.get_command(click.Context(deployctl), verb) if verb in VERBS else None
+    return deployctl.get_command(_reference.bare_context(deployctl, "deployctl"), verb) if verb in VERBS else None
 
 
 def takes_value(verb: str, option: str) -> bool:
@@ -66,7 +66,7 @@ def takes_value(verb: str, option: str) -> bool:
 
 def complaint(words: list[str]) -> str:
     """Why the command line does not take these words, empty if it does; nothing is run and no value is judged."""
-    context = click.Context(deployctl)
+    context = _reference.bare_context(deployctl, "deployctl")  # click keeps the first help option that it makes of a command
     while True:
         command = deployctl.get_command(context, words[0]) if context.command is deployctl else context.command.get_command(context, words[0])
         if command is None:
