@@ -10,7 +10,7 @@ from forecast_models import profile, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployctl.core import _cluster_kernel, codec, queueing
+from deployctl.core import _cluster_kernel, codec, plan_view, queueing, tuner
 from deployctl.core.demand import constant
 from deployctl.core.serving import ServingConfig
 from deployctl.core.simulate import Scenario, replay, simulate
@@ -144,3 +144,16 @@ def test_a_record_of_before_keeps_its_bytes_and_a_named_size_comes_back():
     for named in (None, (), (2, 4)):
         serving = ServingConfig(preferred_batches=named)
         assert codec.loads(ServingConfig, codec.dumps(serving)) == serving
+
+
+def test_candidates_keep_the_named_sizes_that_a_batch_limit_allows_and_a_plan_says_them():
+    axes = tuner.Axes(max_batch=(1, 4, 8), queue_delay_s=(0.0,), instances=(1,), preferred_batches={"m": (2, 4)})
+    found = tuner.candidates(axes, ["m", "other"])
+    assert [(c["m"].max_batch, c["m"].preferred_batches, c["m"].named_batches) for c in found] == [
+        (1, (), ()),
+        (4, (2, 4), (2, 4)),
+        (8, (2, 4), (2, 4)),
+    ]
+    assert {c["other"].preferred_batches for c in found} == {None}
+    assert tuner.variations(found[2], "m", axes)[0]["m"].preferred_batches == ()
+    assert "sends 2, 4 at once" in plan_view.settings_text(found[2]["m"]) and "at once" not in plan_view.settings_text(found[0]["m"])
