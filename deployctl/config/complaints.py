@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from deployctl.config.model import did_you_mean
+from deployctl.config.fields import did_you_mean
 from deployctl.config.tree import Document, Map, Mark, Node, Scalar, Seq
 from deployctl.errors import ProjectError
 

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployctl.config import complaints, show, traces
-from deployctl.config.model import RawEnvironment, RawProject, RawSlo, RawTraffic, did_you_mean
+from deployctl.config.fields import did_you_mean
+from deployctl.config.model import RawEnvironment, RawProject, RawSlo, RawTraffic
 from deployctl.config.tree import MAX_BYTES, Document, Map, Mark, Node, Scalar, parse
 from deployctl.core.demand import RateStep, SizeShare
 from deployctl.core.plan import Ports

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployctl.config import catalog, complaints, units
+from deployctl.config.fields import did_you_mean
 from deployctl.config.loader import default_name, origins, plain
-from deployctl.config.model import did_you_mean
 from deployctl.config.platform_model import RawPlatform, RawPool, RawPrice
 from deployctl.config.tree import MAX_BYTES, Document, parse
 from deployctl.core.platform import (

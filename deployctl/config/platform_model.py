@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, WithJsonSchema
 
 from deployctl.config import units
-from deployctl.config.model import Bool, Context, Name, Positive, Section, Span, Version, Word, matching, one_of, parsed, positive
+from deployctl.config.fields import Bool, Context, Name, Positive, Section, Span, Version, Word, matching, one_of, parsed, positive
 
 _COUNT = WithJsonSchema({"type": "integer", "minimum": 0})
 Count = Annotated[int, parsed(units.count), _COUNT]

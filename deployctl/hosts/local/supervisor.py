@@ -16,10 +16,9 @@ import sys
 import time
 import traceback
 
-from deployctl.adapters import otlp_forward, processes
+from deployctl.adapters import processes
 from deployctl.adapters.envoy import DoorSpec
 from deployctl.adapters.files import FileBlobStore, FileBundleStore
-from deployctl.adapters.otlp import OtlpReceiver
 from deployctl.adapters.records import FileRecordStore
 from deployctl.adapters.repository import TritonRepository
 from deployctl.adapters.spanstore import SpanStore
@@ -36,6 +35,7 @@ from deployctl.hosts.local.meter import ReplicaMeter, row
 from deployctl.hosts.local.past import Past
 from deployctl.hosts.local.roster import STABLE_S, Live, Roster
 from deployctl.hosts.local.scaler import Scaler
+from deployctl.hosts.local.span_receiver import SpanReceiver
 from deployctl.hosts.local.takeover import survivors, whole
 from deployctl.hosts.local.telling import status_of
 from deployctl.ports import Workspace
@@ -59,7 +59,6 @@ class Supervisor:
         self._store = SpanStore(self._folder.store)
         self._past = Past(self._store)
         self._scaler = Scaler(time.monotonic(), self._past.readings)
-        self._otlp: OtlpReceiver | None = None
         self._history_key: object = None
         self._wanted: Release | None = None
         self._releases: dict[int, Release] = {}
@@ -68,6 +67,7 @@ class Supervisor:
         self._last_row_s = time.monotonic()
         self._stopping = False
         self._roster = Roster(self._folder)
+        self._spans = SpanReceiver(self._store, self._roster, say)
         self._door = FrontDoor(self._folder, self._roster.state.door, lambda record: self._roster.save(door=record), say)
 
     # ── life ──
@@ -260,7 +260,7 @@ class Supervisor:
             self._roster.save(failure=failure)
             return
         if content.trace_rate:
-            self._spans_url()
+            self._spans.url()
         number = self._roster.state.sequence + 1
         record = ReplicaRecord(
             name=f"replica-{number}",
@@ -291,21 +291,11 @@ class Supervisor:
             shm_prefix=record.shm_prefix,
             secret=record.secret,
             trace_rate=trace_rate,
-            trace_url=self._spans_url() if trace_rate else "",
+            trace_url=self._spans.url() if trace_rate else "",
         )
         thread = work.Replica(job, self._install, self._repository, self._events.put, adopt)
         self._roster.live[record.name] = Live(thread, ReplicaMeter(content.bundle, content.settings), time.monotonic())
         thread.start()
-
-    def _spans_url(self) -> str:
-        """Address of the span receiver; the port is kept, so that adopted replicas still find it."""
-        if self._otlp is None:
-            port = self._roster.state.otlp_port
-            port = 0 if port and processes.port_taken(port) else port
-            forward = otlp_forward.wanted(os.environ, say)
-            self._otlp = OtlpReceiver(self._store.add_spans, on_document=forward.offer if forward else None, port=port)
-            self._roster.save(otlp_port=self._otlp.port)
-        return self._otlp.url
 
     def _route(self, names: tuple[str, ...]) -> bool:
         """Move traffic to these replicas; False when the front door did not take it (it is told again in the next round)."""
