@@ -7,6 +7,7 @@ reads goes to stderr; results go to stdout.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import Any
 
@@ -92,7 +93,16 @@ def _user_defaults() -> dict[str, Any] | None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the console script; always ends in sys.exit."""
+    # A scheduler's or a closed terminal's end is a cancelled command, too: servers of its own are stopped, nothing is half-written.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup SIGHUP stays ignored
+            signal.signal(number, _cancel)
     sys.exit(run(argv))
+
+
+def _cancel(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the first is enough; what it interrupts is cleared up in peace
+    raise KeyboardInterrupt
 
 
 def run(argv: list[str] | None = None) -> int:
