@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from deployctl.cli import _events
+from deployctl.cli import _events, _hints
 from deployctl.core import codec
 from deployctl.errors import DeployctlError, ProjectError
 
@@ -32,7 +32,7 @@ def style(text: str, **kwargs: Any) -> str:
 def show_error(error: DeployctlError) -> None:
     """What, where, why, next command: within the first five lines. With `-o json` the same as one JSON document."""
     names = ("code", "message", "why", "where", "hint", "exit_code")
-    facts = {name: getattr(error, name) for name in names}
+    facts = {name: getattr(error, name) for name in names} | {"hint": _hints.for_env(error.hint, sys.argv[1:])}
     _events.emit("error", **facts)
     if _json_wanted():
         click.echo(json.dumps({"schema_version": 1, "error": facts}, indent=2))
@@ -40,7 +40,7 @@ def show_error(error: DeployctlError) -> None:
     click.echo(f"{style('error:', fg='red', bold=True)} {prefix}{error.message}", err=True)
     if error.why:
         click.echo(f"  why: {error.why}", err=True)
-    click.echo(f"{style('hint:', fg='cyan')} {error.hint}", err=True)
+    click.echo(f"{style('hint:', fg='cyan')} {facts['hint']}", err=True)
     click.echo(f"  code: {error.code}   (deployctl explain {error.code})", err=True)
 
 

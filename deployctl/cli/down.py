@@ -6,6 +6,7 @@ import click
 
 from deployctl.cli._console import ConsoleProgress, env_option, require_name, yes_option
 from deployctl.cli._setup import opened
+from deployctl.core import words
 
 
 @click.command()
@@ -21,4 +22,4 @@ def down(ctx: click.Context, env: str, yes: bool, typed: str | None) -> None:
     if not yes:
         require_name(project.name, f"This stops {project.name} in {env}.", typed)
     ran = down_flow(tools, ConsoleProgress())
-    click.echo(f"{project.name} in {env}: " + ("stopped; deployctl up starts it again" if ran else "nothing was running"))
+    click.echo(f"{project.name} in {env}: " + (f"stopped; {words.command('up', env)} starts it again" if ran else "nothing was running"))

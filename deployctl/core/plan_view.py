@@ -92,7 +92,7 @@ def forecast_text(plan: Plan) -> str:
     """The predicted tail with its method and its last measured error, or why there is none."""
     forecast = plan.forecast
     if forecast is None:
-        return f"p99 unknown on {plan.device}: run deployctl tune"
+        return f"p99 unknown on {plan.device}: run {words.command('tune', plan.env)}"
     if not forecast.valid:
         return f"p99 unknown: {forecast.why_not}"
     error = f", last measured error {words.percent(abs(forecast.error_ratio))}" if forecast.error_ratio is not None else ", error never measured"

@@ -22,7 +22,7 @@ from deployctl.core.lock import Lock, ScaleOverride, Tuned
 from deployctl.core.plan import Plan
 from deployctl.core.project import Environment, Limits, Project
 from deployctl.core.serving import ServingConfig
-from deployctl.core.words import bounds, duration
+from deployctl.core.words import bounds, command, duration
 from deployctl.errors import ProjectError, Refused, SloUnreachable
 
 # Busy share per replica that an untuned service scales at: at 70 % of an M/M/1 server's capacity the mean wait is 2.3
@@ -249,7 +249,7 @@ def _untuned(place: Environment, device: str, notices: list[str], *, unverified:
             hint=f"deployctl tune --env {place.name}   (or deployctl up --unverified)",
             code="unproven",
         )
-    notices.append(f"not proven on {device}: the packaged settings are defaults; run deployctl tune")
+    notices.append(f"not proven on {device}: the packaged settings are defaults; run {command('tune', place.name)}")
 
 
 def _check_proof(key: EvidenceKey, evidence: Evidence | None, notices: list[str], *, unverified: bool) -> bool:
@@ -334,7 +334,7 @@ def _scaling(place: Environment, tuned: Tuned | None, proof: Evidence | None, co
     spec = place.scaling
     target = spec.target if spec.target is not None else (tuned.target if tuned else UNTUNED_BUSY_RATIO)
     if count.low < count.high and tuned is None and spec.target is None:
-        notices.append(f"scaling aims at {UNTUNED_BUSY_RATIO:.0%} busy, a default; deployctl tune measures a target")
+        notices.append(f"scaling aims at {UNTUNED_BUSY_RATIO:.0%} busy, a default; {command('tune', place.name)} measures a target")
     cold = proof.profile.cold_start if proof else None
     policy = ScalingPolicy(
         policy=spec.policy,

@@ -206,9 +206,9 @@ def lines(status: StatusView) -> list[str]:
     if status.health in ("stopped", "unsupervised", "failed", "degraded") or status.revision_wanted != status.revision_serving:
         head += f" - {status.message}"
     if status.health == "stopped":
-        return [head, *words.rows([("SLO", status.slo)]), "start it: deployctl up"]
+        return [head, *words.rows([("SLO", status.slo)]), f"start it: {words.command('up', status.env)}"]
     if status.health == "unsupervised":
-        head += "; deployctl up puts a supervisor back"
+        head += f"; {words.command('up', status.env)} puts a supervisor back"
     pairs = [
         ("url", f"{status.url or 'none yet'}   gRPC {status.grpc_url or 'none yet'}"),
         ("revision", _revision(status)),
@@ -228,7 +228,7 @@ def lines(status: StatusView) -> list[str]:
 
 def _revision(status: StatusView) -> str:
     moving = f"{status.revision_serving or 'none'} -> {status.revision_wanted}" if status.revision_serving != status.revision_wanted else ""
-    proof = f"proven by {words.short(status.evidence)}" if status.evidence else "not proven: deployctl tune"
+    proof = f"proven by {words.short(status.evidence)}" if status.evidence else f"not proven: {words.command('tune', status.env)}"
     return f"{moving or status.revision_serving}, variant {status.variant or 'unknown'}, bundle {words.short(status.bundle)}, {proof}"
 
 

@@ -17,6 +17,11 @@ def seconds(value_s: float | None) -> str:
     return f"{value_ms:.2f} ms" if value_ms < 1 else f"{value_ms:.3g} ms" if value_ms < 100 else f"{value_ms:.0f} ms"
 
 
+def command(verb: str, env: str) -> str:
+    """What to type next for an environment: `deployctl up`, or `deployctl up --env prod` where it is not the default one."""
+    return f"deployctl {verb}" if env == "local" else f"deployctl {verb} --env {env}"
+
+
 def duration(value_s: float) -> str:
     """A length of time: 45s, 12m, 3h, 2d."""
     whole_s = max(0, round(value_s))

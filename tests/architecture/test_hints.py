@@ -12,6 +12,7 @@ import click
 import pytest
 
 from deployctl.cli import VERBS, _reference
+from deployctl.cli._hints import for_env
 from deployctl.cli.main import deployctl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,3 +114,23 @@ def test_every_command_in_a_document_exists(path):
 @pytest.mark.parametrize("words", [["tune", "--no-such"], ["nothing"], ["release", "forbid"], ["status", "a", "b"]])
 def test_the_check_can_fail(words):
     assert complaint(words)
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        ("deployctl up", "deployctl up --env prod"),
+        ("deployctl logs   (and deployctl call)", "deployctl logs --env prod   (and deployctl call --env prod)"),
+        (
+            "deployctl release allow 42ef; or `deployctl tune --fresh`",
+            "deployctl release allow --env prod 42ef; or `deployctl tune --env prod --fresh`",
+        ),
+        ("deployctl status --all -n search", "deployctl status --all -n search"),
+        ("deployctl tune --env dev", "deployctl tune --env dev"),
+        ("deployctl schema; deployctl explain   (lists every code)", "deployctl schema; deployctl explain   (lists every code)"),
+    ],
+)
+def test_a_hint_is_for_the_environment_that_was_typed(hint, told):
+    for typed in (["plan", "--env", "prod"], ["plan", "-e", "prod"], ["plan", "--env=prod"]):
+        assert for_env(hint, typed) == told
+    assert for_env(hint, ["plan"]) == hint and for_env(hint, ["plan", "--env", "local"]) == hint
