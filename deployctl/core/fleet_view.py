@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from deployctl.core import kube_inventory, kube_names, words
 from deployctl.core.kube_inventory import Inventory
+from deployctl.errors import ProjectError
 
 Live = dict[str, Any]
 Health = Literal["healthy", "changing", "degraded", "failed", "stopped"]
@@ -45,18 +46,29 @@ def rows(deployments: Sequence[Live], autoscalers: Sequence[Live], inventories: 
         inventories: ConfigMaps of the inventories.
     """
     scaled = {(_namespace(a), a["spec"]["scaleTargetRef"]["name"]): a["spec"] for a in autoscalers}
-    known = {(_namespace(i), _owner(i)): kube_inventory.read(i) for i in inventories}
+    known = {(_namespace(i), _owner(i)): _read(i) for i in inventories}
     live = {(_namespace(d), _owner(d)): d for d in deployments if _owner(d)}
     found = [_row(key, live.get(key), known.get(key), scaled) for key in sorted({*live, *known})]
     order = ("failed", "degraded", "changing", "stopped", "healthy")
     return sorted(found, key=lambda r: (order.index(r.health), r.namespace, r.service, r.env))
 
 
-def _row(key: tuple[str, str], deployment: Live | None, inventory: Inventory | None, scaled: dict[tuple[str, str], Live]) -> ServiceRow:
+def _read(item: Live) -> Inventory | str | None:
+    """The inventory, or what is wrong with it: one damaged record must not hide the other services."""
+    try:
+        return kube_inventory.read(item)
+    except ProjectError as error:
+        return f"its record is damaged: {error.where}"
+
+
+def _row(key: tuple[str, str], deployment: Live | None, book: Inventory | str | None, scaled: dict[tuple[str, str], Live]) -> ServiceRow:
     namespace, owner = key
     service, _, env = owner.partition("/")
-    release = inventory.wanted if inventory else None
     health, message = _health(deployment)
+    inventory = book if isinstance(book, Inventory) else None
+    if isinstance(book, str):
+        health, message = ("failed" if health in ("failed", "stopped") else "degraded"), "; ".join(filter(None, (message, book)))
+    release = inventory.wanted if inventory else None
     spec = scaled.get((namespace, service))
     wanted = int(deployment["spec"].get("replicas", 1)) if deployment else 0
     notes = deployment["metadata"].get("annotations", {}) if deployment else {}
