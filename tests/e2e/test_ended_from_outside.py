@@ -25,7 +25,14 @@ cli.main([])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_ended_command_clears_up(number):
-    command = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored where this test itself runs in the background or under nohup
+    )
     assert command.stdout.readline() == "holds\n"
     command.send_signal(number)
     out, err = command.communicate(timeout=60)
