@@ -11,60 +11,53 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def _segments(arrivals: FloatArray, capacity: float, level: int, seen_lag: int, out: FloatArray) -> int:
-    """What one level serves, as runs of equal seconds: rows (load, seconds, may start) in `out`; how many.
+def _segments(arrivals: FloatArray, capacity: float, level: int, seen_lag: int, width: int, out: FloatArray) -> int:
+    """What one level serves, as runs of equal seconds: rows (load, seconds, may start, window) in `out`; how many.
 
     Level k serves what lies between k and k + 1 capacities: nothing or all of it for long, and only near the load a part.
-    `seen_lag` >= 0 allows a start only where the level was used `seen_lag` seconds earlier (no foresight).
+    `seen_lag` >= 0 allows a start only where the level was used `seen_lag` seconds earlier (no foresight). A run ends with its
+    window of `width` seconds.
     """
     low, count = level * capacity, 0
     for t in range(arrivals.shape[0]):
-        used = min(max(arrivals[t] - low, 0.0), capacity)
+        used, window = min(max(arrivals[t] - low, 0.0), capacity), float(t // width)
         may = 1.0 if seen_lag < 0 or (t >= seen_lag and arrivals[t - seen_lag] > low) else 0.0
-        if count and out[count - 1, 0] == used and out[count - 1, 2] == may:
+        if count and out[count - 1, 0] == used and out[count - 1, 2] == may and out[count - 1, 3] == window:
             out[count - 1, 1] += 1.0
         else:
-            out[count, 0], out[count, 1], out[count, 2] = used, 1.0, may
+            out[count, 0], out[count, 1], out[count, 2], out[count, 3] = used, 1.0, may, window
             count += 1
     return count
 
 
-def _on_off(segments: FloatArray, cycle_s: float, price: float, first_lead: float) -> tuple[float, float]:
-    """Cheapest on/off plan of one level at a price for one missed request: (replica-seconds, missed requests).
+def _on_off(segments: FloatArray, cycle_s: float, prices: FloatArray, first_lead: float, missed: FloatArray) -> float:
+    """Cheapest on/off plan of one level at a price for each window's missed requests: replica-seconds; adds its misses to `missed`.
 
-    Two states, one step a second: on costs 1, off costs the price of what is missed, off to on costs `cycle_s`, on to off nothing.
-    While the load is equal, the lead d = (cost if on) - (cost if off) changes by 1 - missed price each second, and nobody switches
-    as long as 0 <= d <= cycle_s; beyond that each second is like the one before. So a run takes three additions, however long it is.
-    `first_lead` is d at the start: 0 for a level that runs, infinite for one that does not.
+    Two states: on costs 1 a second, off costs the price of what is missed, off to on costs `cycle_s`, on to off nothing. Within a run
+    every second costs the same, so the best plan switches at the first second of a run or not in it, and a run takes one step.
+    `first_lead` is (cost if on) - (cost if off) at the start: 0 for a level that runs, infinite for one that does not.
     """
-    on_v, on_c, on_m = first_lead, 0.0, 0.0
-    off_v, off_c, off_m = 0.0, 0.0, 0.0
-    for i in range(segments.shape[0]):
-        used, left, dearest = segments[i, 0], segments[i, 1], (cycle_s if segments[i, 2] > 0.0 else np.inf)
-        miss_v = price * used
-        drift = 1.0 - miss_v
-        while left > 0.0:
-            lead = on_v - off_v
-            if lead < 0.0:  # those that are off have just been switched off
-                steps = left if drift <= 0.0 else 1.0
-                off_v, off_c, off_m = on_v + (steps - 1.0) + miss_v, on_c + (steps - 1.0), on_m + used
-                on_v, on_c = on_v + steps, on_c + steps
-            elif lead > dearest:  # those that are on have just been started
-                steps = left if drift >= 0.0 else 1.0
-                on_v, on_c, on_m = off_v + (steps - 1.0) * miss_v + cycle_s + 1.0, off_c + cycle_s + 1.0, off_m + (steps - 1.0) * used
-                off_v, off_m = off_v + steps * miss_v, off_m + steps * used
-            else:
-                steps = left
-                if drift > 0.0 and dearest < np.inf:
-                    steps = min(left, np.floor((dearest - lead) / drift) + 1.0)
-                elif drift < 0.0 and lead < np.inf:
-                    steps = min(left, np.floor(lead / -drift) + 1.0)
-                on_v, on_c = on_v + steps, on_c + steps
-                off_v, off_m = off_v + steps * miss_v, off_m + steps * used
-            left -= steps
-    if on_v < off_v:
-        return on_c, on_m
-    return off_c, off_m
+    n = segments.shape[0]
+    starts, stops = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    on, off = first_lead, 0.0
+    for i in range(n):
+        used, seconds = segments[i, 0], segments[i, 1]
+        starts[i] = segments[i, 2] > 0.0 and off + cycle_s < on
+        stops[i] = on < off
+        on, off = (off + cycle_s if starts[i] else on), (on if stops[i] else off)
+        on += seconds
+        off += seconds * used * prices[int(segments[i, 3])]
+    cost, runs = 0.0, on < off
+    for i in range(n - 1, -1, -1):
+        if runs:
+            cost += segments[i, 1]
+            if starts[i]:
+                cost += cycle_s
+                runs = False
+        else:
+            missed[int(segments[i, 3])] += segments[i, 0] * segments[i, 1]
+            runs = stops[i]
+    return cost
 
 
 def _taut_string(lower: FloatArray, upper: FloatArray) -> FloatArray:

@@ -137,7 +137,7 @@ def _bounds(b: dict[str, Any]) -> list[tuple[str, ...]]:
             "-" if unseen is None else f"{unseen:,.1f}",
             "" if unseen is None or not b["clairvoyant_hours"] else f"{unseen / b['clairvoyant_hours']:.2f}x",
             f"{b['without_foresight_least_miss_ratio'] * 100:.2f}%",
-            "",
+            f"{(1 - b['without_foresight_least_broken_ratio']) * 100:.1f}%",
             "",
             "",
         ),
