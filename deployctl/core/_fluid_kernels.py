@@ -30,33 +30,38 @@ def _segments(arrivals: FloatArray, capacity: float, level: int, seen_lag: int, 
     return count
 
 
-def _on_off(segments: FloatArray, cycle_s: float, prices: FloatArray, first_lead: float, missed: FloatArray) -> float:
-    """Cheapest on/off plan of one level at a price for each window's missed requests: replica-seconds; adds its misses to `missed`.
+def _on_off(segments: FloatArray, cycle_s: float, price: float, first_lead: float, missed: FloatArray) -> float:
+    """Cheapest on/off plan of one level at a price for a missed request: replica-seconds; adds its misses to `missed`, by window.
 
     Two states: on costs 1 a second, off costs the price of what is missed, off to on costs `cycle_s`, on to off nothing. Within a run
-    every second costs the same, so the best plan switches at the first second of a run or not in it, and a run takes one step.
-    `first_lead` is (cost if on) - (cost if off) at the start: 0 for a level that runs, infinite for one that does not.
+    every second costs the same, so the best plan switches at its first second or not in it; or, where the next run may not start, at its
+    last. So a run takes one step. `first_lead` is (cost if on) - (cost if off) at the start: 0 for a level that runs, infinite for one that
+    does not.
     """
     n = segments.shape[0]
-    starts, stops = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    starts, stops = np.zeros(n, dtype=np.int8), np.zeros(n, dtype=np.bool_)  # starts: 0 no, 1 at its first second, 2 at its last
     on, off = first_lead, 0.0
     for i in range(n):
-        used, seconds = segments[i, 0], segments[i, 1]
-        starts[i] = segments[i, 2] > 0.0 and off + cycle_s < on
+        seconds, miss = segments[i, 1], segments[i, 0] * price
         stops[i] = on < off
-        on, off = (off + cycle_s if starts[i] else on), (on if stops[i] else off)
-        on += seconds
-        off += seconds * used * prices[int(segments[i, 3])]
+        least, stay = min(on, off), on + seconds
+        if segments[i, 2] > 0.0:
+            first, last = off + cycle_s + seconds, least + (seconds - 1.0) * miss + cycle_s + 1.0
+            starts[i] = 1 if first < stay and first <= last else 2 if last < stay else 0
+            stay = min(stay, first, last)
+        on, off = stay, least + seconds * miss
     cost, runs = 0.0, on < off
     for i in range(n - 1, -1, -1):
+        away = segments[i, 1]
+        if runs and starts[i] != 2:
+            cost += away + (cycle_s if starts[i] == 1 else 0.0)
+            runs = starts[i] == 0
+            continue
         if runs:
-            cost += segments[i, 1]
-            if starts[i]:
-                cost += cycle_s
-                runs = False
-        else:
-            missed[int(segments[i, 3])] += segments[i, 0] * segments[i, 1]
-            runs = stops[i]
+            cost += cycle_s + 1.0
+            away -= 1.0
+        missed[int(segments[i, 3])] += segments[i, 0] * away
+        runs = stops[i]
     return cost
 
 

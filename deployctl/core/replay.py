@@ -79,16 +79,19 @@ class Yardstick:
         floor_s: all arrivals over the capacity of a replica.
         clairvoyant_s: for a scaler that knows the future, each request served in the second it arrives in.
         waiting_s: the same if each request may wait as long as the SLO lets it (never above `clairvoyant_s`).
-        promised: as `clairvoyant_s`, and 99 % of the five-minute windows are kept too.
-        unforeseen: that for one that asks for replicas only once it has seen the load that needs them, and had what its history needed;
-            where not `feasible`, no such one can keep the promise.
+        unforeseen: for one that asks for replicas only once it has seen the load that needs them, and that starts with all that its
+            history needed if that pays. Where it misses or breaks more than the promise allows, none of its kind can keep it.
     """
 
     floor_s: float
     clairvoyant_s: float
     waiting_s: float
-    promised: Bound
     unforeseen: Bound
+
+    @property
+    def can_react(self) -> bool:
+        """Whether a scaler without foresight can keep the promise."""
+        return self.unforeseen.feasible and self.unforeseen.least_broken_ratio <= BROKEN_RATIO
 
     def regret(self, outcome: Outcome) -> float:
         """Cost over the clairvoyant minimum: 1.17 reads "1.17x the minimum possible"."""
@@ -100,27 +103,20 @@ def yardstick(trace: Trace, plant: Plant, *, miss_ratio: float = MISS_RATIO, min
     least = partial(
         bound.clairvoyant, capacity_rps=plant.capacity_rps, start_up_s=float(plant.start_up_s), miss_ratio=miss_ratio, min_replicas=min_replicas
     )
+    before = math.ceil(float(trace.arrivals[: trace.history_s].max(initial=0.0)) / plant.capacity_rps)
     return Yardstick(
         floor_s=float(trace.judged.sum()) / plant.capacity_rps,
         clairvoyant_s=least(trace.judged).cost_s,
         waiting_s=least(bound.relaxed(trace.judged, wait_s=plant.wait_s)).cost_s,
-        promised=least(trace.judged, broken_ratio=BROKEN_RATIO),
-        unforeseen=unforeseen(trace, plant, miss_ratio=miss_ratio, broken_ratio=BROKEN_RATIO, min_replicas=min_replicas, view=view),
-    )
-
-
-def unforeseen(trace: Trace, plant: Plant, *, miss_ratio: float, broken_ratio: float, min_replicas: int = 1, view: View = View()) -> Bound:
-    """The bound without foresight. It starts with what the first minute needs, or with whatever the history ever needed if that pays."""
-    before = math.ceil(float(trace.arrivals[: trace.history_s].max(initial=0.0)) / plant.capacity_rps)
-    return bound.without_foresight(
-        trace.judged,
-        capacity_rps=plant.capacity_rps,
-        start_up_s=float(plant.start_up_s),
-        miss_ratio=miss_ratio,
-        broken_ratio=broken_ratio,
-        min_replicas=min_replicas,
-        detection_s=float(view.scrape_s + view.lag_s),
-        running=max(first_replicas(trace, plant, at_s=trace.history_s), before),
+        unforeseen=bound.without_foresight(
+            trace.judged,
+            capacity_rps=plant.capacity_rps,
+            start_up_s=float(plant.start_up_s),
+            miss_ratio=miss_ratio,
+            min_replicas=min_replicas,
+            detection_s=float(view.scrape_s + view.lag_s),
+            running=max(first_replicas(trace, plant, at_s=trace.history_s), before),
+        ),
     )
 
 
@@ -157,7 +153,7 @@ def replay(
     first = first_replicas(trace, plant) if first is None else first
     first = min(max(first, settings.min_replicas), settings.max_replicas)
     tank = build(first) if build is not None else Tank(trace.arrivals, plant, first=first)
-    sees = _Eyes(trace.arrivals, plant, view, settings)
+    sees = Eyes(trace.arrivals, plant, view, settings)
     step = max(round(settings.sync_s), 1)
     # What a policy that is a function of arrivals alone will want is known beforehand, unless somebody bends what it sees.
     ahead = settings.policy == "slo" and distort is None and settings.capacity_rps > 0
@@ -184,7 +180,7 @@ def replay(
     )
 
 
-class _Eyes:
+class Eyes:
     """Turns the plant's past into readings, as old and as coarse as scraped metrics are; only those that the policy asks for."""
 
     def __init__(self, arrivals: FloatArray, plant: Plant, view: View, settings: ScalingPolicy) -> None:
