@@ -40,7 +40,7 @@ class StageProfile:
         instances: copies that ran while they were measured.
         joins_sizes: its batches may hold inputs of different buckets (every input has a fixed shape).
         cpu_ratio: share of the service time that computes on the replica's cores; the rest waits (a device, a sleep).
-        traffic_ratio: core-seconds of an execution in mixed traffic over those of the rounds of one shape in which points were measured.
+        traffic_ratio: what an execution computes in mixed traffic over that of the rounds of one shape in which points were measured.
     """
 
     model: str

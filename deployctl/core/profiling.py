@@ -18,6 +18,7 @@ from deployctl.core.profile import Interference, ServicePoint, ServiceProfile, S
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 BatchStats = Mapping[int, tuple[int, float, float, float]]
 
 
@@ -151,6 +152,11 @@ def wake_law(pauses: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return best[1], best[2]
 
 
+def compute(stages_s: float, used_s: float) -> bool:
+    """Whether stages that use `stages_s` of the `used_s` core-seconds of a request compute enough to be told from what is beside them."""
+    return used_s > 0 and stages_s > _LEAST_STAGES_RATIO * used_s
+
+
 def traffic_ratio(stages_s: float, beside_s: float, used_s: float) -> float:
     """Core-seconds that the stages used in traffic over what their service times say; 1 where they hardly compute.
 
@@ -159,9 +165,42 @@ def traffic_ratio(stages_s: float, beside_s: float, used_s: float) -> float:
         beside_s: core-seconds a request beside them: outside the stages and after pauses.
         used_s: core-seconds a request measured in traffic; 0 where that is not known.
     """
-    if used_s <= 0 or stages_s <= _LEAST_STAGES_RATIO * used_s:
+    if not compute(stages_s, used_s):
         return 1.0
     return min(max((used_s - beside_s) / stages_s, TRAFFIC_RATIOS[0]), TRAFFIC_RATIOS[1])
+
+
+LEAST_GAPS = 50  # between answers of a backlog, of all sizes together
+_LEAST_GAPS_OF_A_SIZE = 10
+
+
+def backlog_ratio(sent_s: FloatArray, measured_s: FloatArray, simulated_s: FloatArray, size: IntArray) -> float | None:
+    """Time between two answers while others wait, measured over simulated; None where a backlog is too rare to tell.
+
+    In a backlog the time from one answer to the next is the time that the later request takes of what all of them share. It knows
+    neither pauses nor what idle threads burn, and medians by size leave out moments in which something else ran.
+
+    Args:
+        sent_s: send times (n,).
+        measured_s: latencies (n,), NaN where no answer came.
+        simulated_s: of the same requests (n,).
+        size: of each request (n,).
+    """
+    measured, simulated = _gaps(sent_s, measured_s, size), _gaps(sent_s, simulated_s, size)
+    pairs = [tuple(gaps[of == one] for of, gaps in (measured, simulated)) for one in np.unique(size)]
+    rows = np.array([(min(a.size, b.size), np.median(a), np.median(b)) for a, b in pairs if min(a.size, b.size) >= _LEAST_GAPS_OF_A_SIZE])
+    if not rows.size or rows[:, 0].sum() < LEAST_GAPS:
+        return None
+    seen_s, told_s = rows[:, 0] @ rows[:, 1:]
+    return float(seen_s / told_s) if told_s > 0 else None
+
+
+def _gaps(sent_s: FloatArray, latency_s: FloatArray, size: IntArray) -> tuple[IntArray, FloatArray]:
+    """For each answer that came while the one before left others waiting: size of its request, seconds since the one before."""
+    order = np.argsort(sent_s + latency_s, kind="stable")[: np.count_nonzero(~np.isnan(latency_s))]  # NaN sorts last
+    done_s = (sent_s + latency_s)[order]
+    waiting = np.searchsorted(np.sort(sent_s[order]), done_s[:-1], side="right") - np.arange(1, done_s.size) > 0
+    return size[order][1:][waiting], np.diff(done_s)[waiting]
 
 
 def point(batch: int, size: int, seen: Sequence[Execution], *, trim_ratio: float = 0.0) -> ServicePoint | None:

@@ -33,6 +33,9 @@ _LOADED_S = 12.0
 # Of what the stages alone could serve: busy, and a third of the requests still meet an idle service. Where other work takes so much of the
 # cores that hardly any does, less is asked for: a backlog is no time outside the stages.
 _LOAD_RATIOS = (0.7, 0.35, 0.15)
+# Other work stretches the time between answers, but not core-seconds: with more of it on the server's cores the latter are taken.
+_CALM_RATIO = 0.05
+_ROUNDS = 3  # until simulated and measured gaps agree; the first comes within a few per cent
 _RATES_RPS = (2.0, 250.0)  # of the loaded run, at least and at most
 _POLLS_RATIO = 0.2  # of the shortest execution that it waits for; polling takes about all of it
 _SHAPES = 3
@@ -69,6 +72,8 @@ def outside(probes: Probes, draft: ServiceProfile) -> Outside:
     run = _replayed(probes, known, samples)
     beside_s = run.core_ratio * run.span_s / samples.size.size - stages_s
     ratio = profiling.traffic_ratio(stages_s, beside_s, cpu_s)
+    if profiling.compute(stages_s, cpu_s) and probes.others_ratio() <= _CALM_RATIO:
+        ratio = _in_backlog(probes, known, samples, ratio)
     known = dataclasses.replace(known, stages=in_traffic(draft.stages, ratio))
     wait_s, spread_s = profiling.unexplained(samples.intended_s, samples.latency_s, _replayed(probes, known, samples).latency_s)
     return Outside(
@@ -193,6 +198,17 @@ def _loaded(probes: Probes, rate_rps: float) -> tuple[Samples, float]:
     after, entry = server.stats(), bench.bundle.entry
     served = after.success.get(entry, 0) - before.success.get(entry, 0)
     return samples, server.core_use().total_since_s(used) / max(served, 1)
+
+
+def _in_backlog(probes: Probes, known: ServiceProfile, samples: Samples, ratio: float) -> float:
+    """The traffic ratio at which answers of a backlog follow each other as fast in the simulator as they did; `ratio` where none can be told."""
+    for _ in range(_ROUNDS):
+        run = _replayed(probes, dataclasses.replace(known, stages=in_traffic(known.stages, ratio)), samples)
+        apart = profiling.backlog_ratio(samples.intended_s, samples.latency_s, run.latency_s, samples.size)
+        if apart is None:
+            break
+        ratio = min(max(ratio * apart, profiling.TRAFFIC_RATIOS[0]), profiling.TRAFFIC_RATIOS[1])
+    return ratio
 
 
 def _replayed(probes: Probes, known: ServiceProfile, samples: Samples) -> Run:

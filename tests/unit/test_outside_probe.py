@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from forecast_models import profile, stage
 from deployctl.core.artifact import TensorSpec
 from deployctl.core.demand import SizeShare, constant
 from deployctl.core.serving import ModelSpec, ServingConfig
+from deployctl.core.simulate import replay
 from deployctl.flows import _outside
 from deployctl.ports import CoreUse
 
@@ -120,3 +122,25 @@ def test_a_machine_too_busy_for_the_load_is_asked_for_less(monkeypatch, carries_
     known = profile(stage(base_s=mean_s, item_s=0.0))
     samples, _ = _outside._busiest_sound(SimpleNamespace(bench=SimpleNamespace(demand=constant(10.0))), known)
     assert loads.asked_rps == asked_rps and samples.intended_s.size == np.arange(0.0, 12.0, 1 / loads.asked_rps[-1]).size
+
+
+@pytest.mark.parametrize("first", [1.0, 1.2])
+def test_the_stages_are_scaled_until_a_backlog_is_answered_as_fast_as_it_was(monkeypatch, first):
+    known = replace(profile(stage(base_s=0.008, item_s=0.0)), cores=1.0)
+    rng = np.random.default_rng(5)
+    samples = SimpleNamespace(intended_s=np.cumsum(rng.exponential(0.0125, 800)), size=np.ones(800, dtype=np.int64))
+
+    def replayed(_, known, samples):
+        return replay(known, {"m": ServingConfig(max_batch=1)}, 1, samples.intended_s, samples.size, seed=1)
+
+    monkeypatch.setattr(_outside, "_replayed", replayed)
+    samples.latency_s = replayed(None, replace(known, stages=_outside.in_traffic(known.stages, 1.1)), samples).latency_s
+    assert _outside._in_backlog(None, known, samples, first) == pytest.approx(1.1, rel=1e-3)
+
+
+def test_where_no_backlog_forms_core_seconds_stand():
+    samples = SimpleNamespace(intended_s=np.arange(100.0), latency_s=np.full(100, 0.01), size=np.ones(100, dtype=np.int64))
+    probes = SimpleNamespace(bench=SimpleNamespace(bundle=None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_outside, "_replayed", lambda *_: SimpleNamespace(latency_s=np.full(100, 0.01)))
+        assert _outside._in_backlog(probes, profile(stage(base_s=0.008, item_s=0.0)), samples, 1.07) == 1.07

@@ -169,3 +169,45 @@ def test_the_wake_law_knows_no_units(more):
 def test_pauses_that_cost_nothing_or_less_wake_nothing():
     assert p.wake_law([(t, 0.0) for t in PAUSES_S])[0] == 0.0
     assert p.wake_law([(t, -0.001) for t in PAUSES_S])[0] == 0.0
+
+
+def fifo(sent_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:
+    """Latencies of one server, first come first served."""
+    done_s, free_s = np.empty_like(sent_s), 0.0
+    for i, (at_s, takes_s) in enumerate(zip(sent_s, service_s, strict=True)):
+        free_s = done_s[i] = max(at_s, free_s) + takes_s
+    return done_s - sent_s
+
+
+def backlogged(*, load: float = 0.7, count: int = 1500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Send times, sizes, and what the service of each should take."""
+    rng = np.random.default_rng(3)
+    size = rng.choice(np.array([16, 32, 128]), count, p=[0.5, 0.4, 0.1])
+    service_s = size * 1e-4
+    return np.cumsum(rng.exponential(service_s.mean() / load, count)), size, service_s
+
+
+def test_a_backlog_tells_how_much_slower_the_stages_are_in_traffic_and_pauses_do_not_count():
+    sent_s, size, service_s = backlogged()
+    told_s = fifo(sent_s, service_s)
+    assert p.backlog_ratio(sent_s, fifo(sent_s, 1.08 * service_s), told_s, size) == pytest.approx(1.08, rel=1e-3)
+    assert p.backlog_ratio(sent_s, told_s + 0.003, told_s, size) == pytest.approx(1.0, rel=1e-3)  # a time outside is no service
+    woken_s = fifo(sent_s, service_s + 0.001 * (np.concatenate(([True], sent_s[1:] > (sent_s + told_s)[:-1]))))
+    assert p.backlog_ratio(sent_s, woken_s, told_s, size) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_backlog_tells_the_same_where_some_requests_were_disturbed_or_not_answered():
+    sent_s, size, service_s = backlogged()
+    told_s = fifo(sent_s, service_s)
+    rng = np.random.default_rng(4)
+    disturbed_s = fifo(sent_s, 1.05 * service_s + np.where(rng.random(size.size) < 0.1, 0.004, 0.0))
+    disturbed_s[rng.random(size.size) < 0.03] = np.nan
+    assert p.backlog_ratio(sent_s, disturbed_s, told_s, size) == pytest.approx(1.05, rel=0.02)
+
+
+def test_without_a_backlog_nothing_is_told():
+    sent_s, size, service_s = backlogged(load=0.02, count=200)
+    told_s = fifo(sent_s, service_s)
+    assert p.backlog_ratio(sent_s, told_s, told_s, size) is None
+    assert p.backlog_ratio(sent_s[:1], told_s[:1], told_s[:1], size[:1]) is None
+    assert p.backlog_ratio(sent_s, np.full(sent_s.size, np.nan), told_s, size) is None
