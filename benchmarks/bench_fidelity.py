@@ -208,7 +208,7 @@ def run_project(name: str, folder: Path, *, several: int, repeats: int, replicas
     table = Table(name, stage_models(bundle)[-1].name)
     with probing(bench, fresh=True) as probes:
         measured = profile(probes)
-        kept = {m.name: m.serving for m in stage_models(bundle) if not m.tunable}
+        kept = {m.name: m.as_executed for m in stage_models(bundle) if not m.tunable}
         tunable = [m.name for m in stage_models(bundle) if m.tunable]
         planned: list[Planned] = []
         for case in cases(several):

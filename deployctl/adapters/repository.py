@@ -143,6 +143,7 @@ def parse_config(text: str, *, where: str = "config.pbtxt") -> ModelSpec:
         ensemble_steps=tuple(
             EnsembleStep(model=s.model_name, input_map=dict(s.input_map), output_map=dict(s.output_map)) for s in config.ensemble_scheduling.step
         ),
+        joins_requests=None if config.max_batch_size <= 1 or config.WhichOneof("scheduling_choice") else False,
     )
 
 

@@ -5,7 +5,8 @@ The text form is written and read by `adapters/pbtxt.py` through NVIDIA's own pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from deployctl.core.artifact import TensorSpec
 
@@ -51,6 +52,7 @@ class ModelSpec:
         serving: the packaged defaults; a plan may override them.
         tunable: False for ensembles and for models whose own config.pbtxt is kept as it is.
         parameters: config.pbtxt parameters (string to string).
+        joins_requests: False where config.pbtxt allows batches but names no batcher: Triton then executes each request alone.
     """
 
     name: str
@@ -61,6 +63,14 @@ class ModelSpec:
     tunable: bool = True
     parameters: dict[str, str]
     ensemble_steps: tuple[EnsembleStep, ...] = ()
+    joins_requests: Literal[False] | None = None  # None stands in no record: those of before keep their digests
+
+    @property
+    def as_executed(self) -> ServingConfig:
+        """`serving` as Triton acts on it, for forecasts: one request at a time where nothing joins them or they have no batch dimension."""
+        if self.joins_requests is None and self.serving.max_batch > 0:
+            return self.serving
+        return replace(self.serving, max_batch=1, queue_delay_s=0.0, preferred_batches=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -214,7 +214,7 @@ def _in_backlog(probes: Probes, known: ServiceProfile, samples: Samples, ratio: 
 def _replayed(probes: Probes, known: ServiceProfile, samples: Samples) -> Run:
     """These requests in the simulator, one at a time in each stage that tuning may change."""
     models = stage_models(probes.bench.bundle)
-    settings = {m.name: ServingConfig(max_batch=1, warmup_batches=()) if m.tunable else m.serving for m in models}
+    settings = {m.name: ServingConfig(max_batch=1, warmup_batches=()) if m.tunable else m.as_executed for m in models}
     return replay(known, settings, 1, samples.intended_s, samples.size, seed=11)
 
 

@@ -115,7 +115,7 @@ def measured_sizes(demand: Demand, most: int = 4) -> list[int]:
 
 def _stage(probes: Probes, model: ModelSpec) -> StageProfile:
     joins = all(d >= 0 for tensor in model.inputs for d in tensor.shape)
-    largest = BATCHES[-1] if model.tunable else min(BATCHES[-1], max(model.serving.max_batch, 1))
+    largest = BATCHES[-1] if model.tunable else min(BATCHES[-1], model.as_executed.max_batch)
     sizes = measured_sizes(probes.bench.demand)
     points: list[ServicePoint] = []
     cpu_ratio = 0.0

@@ -46,7 +46,7 @@ def search(measured: ServiceProfile, bench: Bench, project: Project, place: Envi
         instances=tuple(range(1, max(1, min(int(measured.cores) + 1, 4)) + 1)),
         preferred_batches={m.name: m.serving.preferred_batches for m in stage_models(bench.bundle) if m.serving.preferred_batches},
     )
-    kept = {m.name: m.serving for m in stage_models(bench.bundle) if not m.tunable}
+    kept = {m.name: m.as_executed for m in stage_models(bench.bundle) if not m.tunable}
 
     def judged(settings: dict[str, ServingConfig]) -> Estimate:
         everything = {**kept, **settings}

@@ -60,7 +60,7 @@ def _probe(probes: Probes, model: ModelSpec) -> Part:
     sizes = measured_sizes(demand)
     busiest = max(demand.mix, key=lambda s: s.share_ratio).size
     usual = min(sizes, key=lambda s: abs(s - busiest))
-    wanted = warmstart.probed(sizes, usual, BATCHES[-1] if model.tunable else max(model.serving.max_batch, 1))
+    wanted = warmstart.probed(sizes, usual, BATCHES[-1] if model.tunable else model.as_executed.max_batch)
     found: list[ServicePoint] = []
     cpu_ratio = 0.0
     for batch in dict.fromkeys(batch for batch, _ in wanted):

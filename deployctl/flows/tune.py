@@ -131,7 +131,7 @@ def _write_lock(tools: Toolbox, env: str, bundle: Bundle, evidence: Evidence, pl
     if lock.tuned is not None and lock.tuned.evidence == evidence.digest and lock.bundle == bundle.digest:
         return
     model = next(iter(evidence.settings))
-    stages = {m.name: m.serving for m in stage_models(bundle) if not m.tunable}
+    stages = {m.name: m.as_executed for m in stage_models(bundle) if not m.tunable}
     target, carries_rps = sizing.busy_target(
         evidence.profile, {**stages, **evidence.settings}, model, evidence.key.demand, evidence.key.slo, seed=SEED, scenario=scenario(place)
     )

@@ -124,6 +124,30 @@ def test_a_kept_config_without_dynamic_batching_stays_as_it_is(tmp_path):
     assert message(native) == message(KEPT % "")
 
 
+@pytest.mark.parametrize(
+    ("batching", "known", "executed"),
+    [
+        ("", False, ServingConfig(max_batch=1, instances=3, warmup_batches=())),
+        (
+            "dynamic_batching { max_queue_delay_microseconds: 5000 }",
+            None,
+            ServingConfig(max_batch=16, queue_delay_s=0.005, instances=3, warmup_batches=()),
+        ),
+        ("sequence_batching { }", None, ServingConfig(max_batch=16, instances=3, warmup_batches=())),
+    ],
+)
+def test_a_kept_config_without_a_batcher_executes_each_request_alone(batching, known, executed):
+    spec = parse_config(KEPT % batching)
+    assert spec.serving.max_batch == 16  # what a client may send in one request
+    assert spec.joins_requests is known
+    assert spec.as_executed == executed
+
+
+def test_a_model_without_a_batch_dimension_executes_each_request_alone():
+    spec = parse_config(KEPT.replace("max_batch_size: 16", "") % "")
+    assert (spec.serving.max_batch, spec.joins_requests, spec.as_executed.max_batch) == (0, None, 1)
+
+
 def test_a_kept_config_with_dynamic_batching_takes_new_settings_and_keeps_the_rest(tmp_path):
     own = 'model_warmup { name: "w%d" batch_size: %d inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } } }'
     text = KEPT % (

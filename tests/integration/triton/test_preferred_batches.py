@@ -1,4 +1,4 @@
-"""Preferred batch sizes on a real tritonserver: which requests it executes together, against the simulator on the same arrivals."""
+"""What a real tritonserver executes together, by preferred batch sizes and without a batcher, against the simulator on the same arrivals."""
 
 import shutil
 import threading
@@ -19,14 +19,18 @@ _TRIES = 5  # a machine that stands still for longer than the sequences bear sho
 T0_S = 0.4  # of every execution, so that a machine that stands still for some hundredths changes no batch
 CONFIG = """name: "nap" backend: "python" max_batch_size: 8 instance_group {{ kind: KIND_CPU count: 1 }}
 input {{ name: "INPUT0" data_type: TYPE_FP32 dims: [ {dims} ] }} output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ {dims} ] }}
-parameters {{ key: "t0_s" value {{ string_value: "0.4" }} }} dynamic_batching {{ {batching} }}"""
+parameters {{ key: "t0_s" value {{ string_value: "0.4" }} }} {batcher}"""
+
+
+def config_of(batching, dims=4):
+    return CONFIG.format(dims=dims, batcher=f"dynamic_batching {{ {batching} }}")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("repository")
     shutil.copytree(share.folder("model_repo") / "sleep", repository / "nap")
-    (repository / "nap" / "config.pbtxt").write_text(CONFIG.format(dims=4, batching=""))
+    (repository / "nap" / "config.pbtxt").write_text(config_of(""))
     running = TritonLauncher(tmp_path_factory.mktemp("launcher")).start(repository, explicit=True)
     yield running
     running.stop()
@@ -58,7 +62,7 @@ def simulated(text, at_ms):
     points = tuple(ServicePoint(batch=b, size=1, mean_s=T0_S, std_s=0.0, count=9) for b in (1, 8))
     stage = StageProfile(model="nap", points=points, joins_sizes="dims: [ 4 ]" in text)
     profile = ServiceProfile(stages=(stage,), overhead_s=0.0, device="none", bundle="none", triton_version="none")
-    run = replay(profile, {"nap": parse_config(text).serving}, 1, np.array(at_ms) / 1e3, np.ones(len(at_ms), dtype=np.int64), seed=1)
+    run = replay(profile, {"nap": parse_config(text).as_executed}, 1, np.array(at_ms) / 1e3, np.ones(len(at_ms), dtype=np.int64), seed=1)
     return run.executions["nap"]
 
 
@@ -77,8 +81,17 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_simulator_forms_the_batches_that_triton_forms(server, case, dims):
     batching, at_ms = CASES[case]
-    text = CONFIG.format(dims=dims, batching=batching)
+    text = config_of(batching, dims)
     expected, seen = simulated(text, at_ms), []
     while expected not in seen and len(seen) < _TRIES:
         seen.append(executed(server, text, at_ms))
     assert expected in seen
+
+
+def test_a_model_without_a_batcher_executes_each_request_alone_here_and_in_the_simulator(server):
+    """Its config allows batches of eight; eight requests wait for one instance."""
+    text, at_ms = CONFIG.format(dims=4, batcher=""), [0] * 8
+    assert parse_config(text).serving.max_batch == 8
+    assert executed(server, text, at_ms) == simulated(text, at_ms) == {1: 8}
+    beside = config_of("")
+    assert max(executed(server, beside, at_ms)) > 1 and max(simulated(beside, at_ms)) > 1  # the batcher alone makes the difference
