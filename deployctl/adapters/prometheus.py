@@ -78,7 +78,9 @@ class Prometheus:
                 f"no Prometheus answers at {self._base}",
                 why=str(getattr(error, "reason", error)),
                 code="prometheus-unreachable",
-                hint="check the address with curl URL/-/ready; a port-forward may have ended",
+                hint=f"curl {self._base}/-/ready   (a port-forward may have ended)"
+                if self._base.startswith(("http://", "https://"))
+                else f"write the scheme too: http://{self._base}",
             ) from error
         if not isinstance(document, dict) or document.get("status") != "success":
             raise ClusterError(f"{self._base} is no Prometheus", code="prometheus-unreachable", hint="give the base address, without /graph or /api")

@@ -166,6 +166,7 @@ CODES: dict[str, str] = {
     "prometheus-unreachable": "Nothing answered as a Prometheus at that address. Check it with curl URL/-/ready; a port-forward may have ended.",
     "promise-unprovable": "At this rate no load test of a quarter of an hour sends enough requests to show the promise. 0.1 % of errors takes 3,688 requests without one, 1 % takes 368.",
     "slo-infeasible": "By forecast no setting within the limits keeps the SLO on this device. The message names the best one and what stops it, and says where the profile is that of a busy machine.",
+    "slo-out-of-reach": "`advise`: Triton's mean response without its queue is above the SLO already, so no number of replicas keeps it. The model, its batching or the machine must be faster; or the SLO was mistyped.",
     "slo-missed": "Settings that should have kept the SLO missed it in the load test, and so did the next candidates. Nothing was written.",
     "trace-cell-invalid": "A cell of the trace is neither a count (with --per) nor a time.",
     "trace-column-missing": "The trace has no such column, or several and none was named. Counts need --column and --per.",

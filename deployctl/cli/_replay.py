@@ -27,15 +27,19 @@ _OPTIONS = (
     ),
     click.option("--model", metavar="NAME", help="With prometheus:URL: Triton's model, whose arrivals are rebuilt; for an ensemble, the ensemble."),
     click.option("--query", metavar="PROMQL", help="With prometheus:URL: the total arrival rate, in place of --model."),
-    click.option("--window", "window_s", type=Duration(), default="24h", metavar="TIME", help="With prometheus:URL or recent: how far back."),
-    click.option("--step", "step_s", type=Duration(), default="15s", metavar="TIME", help="With prometheus:URL: distance of samples."),
+    click.option(
+        "--window", "window_s", type=Duration(positive=True), default="24h", metavar="TIME", help="With prometheus:URL or recent: how far back."
+    ),
+    click.option("--step", "step_s", type=Duration(positive=True), default="15s", metavar="TIME", help="With prometheus:URL: distance of samples."),
     click.option("--policy", default="slo", show_default=True, metavar="NAME", help="With --replay: the policy of interest."),
     click.option("--against", default="hpa", show_default=True, metavar="A,B", help="With --replay: peers, such as hpa,keda,kpa,llmd."),
-    click.option("--capacity", "capacity_rps", type=Rate(), metavar="RATE", help="With --replay: what one replica serves within the SLO."),
+    click.option(
+        "--capacity", "capacity_rps", type=Rate(positive=True), metavar="RATE", help="With --replay: what one replica serves within the SLO."
+    ),
     click.option("--start-up", "start_up_s", type=Duration(), metavar="TIME", help="With --replay: how long a replica takes to start."),
     click.option("--column", metavar="NAME", help="With --replay: the CSV column that counts requests."),
-    click.option("--per", "per_s", type=Duration(), metavar="TIME", help="With --replay: the interval that a row counts."),
-    click.option("--mean", "mean_rps", type=Rate(), metavar="RATE", help="With --replay: scale the trace to this mean rate."),
+    click.option("--per", "per_s", type=Duration(positive=True), metavar="TIME", help="With --replay: the interval that a row counts."),
+    click.option("--mean", "mean_rps", type=Rate(positive=True), metavar="RATE", help="With --replay: scale the trace to this mean rate."),
     click.option("--history", "history_s", type=Duration(), default="0s", metavar="TIME", help="With --replay: leading part that is not judged."),
     click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="With --replay: also write an HTML page."),
 )

@@ -68,28 +68,32 @@ def me() -> str:
 class Unit(click.ParamType[float]):
     """A number with its unit, in the grammar of deploy.yaml; what is wrong is a usage error that shows the form."""
 
-    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], float], *, positive: bool = False) -> None:
         self.name = name
         self._parse = parse
+        self._positive = positive
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number in base units."""
         if isinstance(value, float):
             return value
         try:
-            return self._parse(str(value).strip())
+            parsed = self._parse(str(value).strip())
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self._positive and parsed <= 0:
+            self.fail(f"{str(value).strip()!r} is not above zero", param, ctx)
+        return parsed
 
 
-def Duration() -> Unit:
-    """`90s`, `15min`, `2h` in seconds."""
-    return Unit("duration", units.seconds)
+def Duration(*, positive: bool = False) -> Unit:
+    """`90s`, `15min`, `2h` in seconds; `positive` refuses zero."""
+    return Unit("duration", units.seconds, positive=positive)
 
 
-def Rate() -> Unit:
-    """`40/s` or `3/min` in requests per second."""
-    return Unit("rate", units.rate_rps)
+def Rate(*, positive: bool = False) -> Unit:
+    """`40/s` or `3/min` in requests per second; `positive` refuses zero."""
+    return Unit("rate", units.rate_rps, positive=positive)
 
 
 timeout_option = click.option(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
-from deployctl.cli._console import ConsoleProgress, columns, emit, output_option
+from deployctl.cli._advise import table
+from deployctl.cli._console import ConsoleProgress, emit, output_option
 from deployctl.cli._setup import Duration, Rate
 
 
 @click.command()
 @click.option("--prometheus", "url", required=True, metavar="URL", help="Base address of the Prometheus that scrapes Triton.")
-@click.option("--slo", "slo_s", required=True, type=Duration(), metavar="TIME", help="Latency that was promised, such as 100ms.")
-@click.option("--window", "window_s", type=Duration(), default="24h", show_default=True, metavar="TIME", help="How far back to look.")
+@click.option("--slo", "slo_s", required=True, type=Duration(positive=True), metavar="TIME", help="Latency that was promised, such as 100ms.")
+@click.option("--window", "window_s", type=Duration(positive=True), default="24h", show_default=True, metavar="TIME", help="How far back to look.")
 @click.option("--model", metavar="NAME", help="Triton model; for an ensemble, the ensemble.")
 @click.option(
     "--hpa",
@@ -39,9 +38,16 @@ from deployctl.cli._setup import Duration, Rate
     metavar="TIME",
     help="From asking for a replica to its first answer.",
 )
-@click.option("--capacity", "capacity_rps", type=Rate(), metavar="RATE", help="What one replica serves, such as 40/s; default: estimated.")
-@click.option("-n", "--namespace", metavar="NS", default="default", show_default=True, help="Of the objects to apply, and where --context looks.")
-@click.option("--step", "step_s", type=Duration(), default="15s", show_default=True, metavar="TIME", help="Distance of samples.")
+@click.option(
+    "--capacity", "capacity_rps", type=Rate(positive=True), metavar="RATE", help="What one replica serves, such as 40/s; default: estimated."
+)
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NS",
+    help="Of the objects to apply, and where --context looks; default: that of the HPA in --hpa, else `default`.",
+)
+@click.option("--step", "step_s", type=Duration(positive=True), default="15s", show_default=True, metavar="TIME", help="Distance of samples.")
 @click.option("--yaml", "yaml_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the objects to apply.")
 @output_option
 def advise(
@@ -54,7 +60,7 @@ def advise(
     deployment: str | None,
     start_up_s: float,
     capacity_rps: float | None,
-    namespace: str,
+    namespace: str | None,
     step_s: float,
     yaml_file: Path | None,
     output: str,
@@ -65,6 +71,7 @@ def advise(
     """
     from deployctl import wiring
     from deployctl.config import files
+    from deployctl.core import kube_names
     from deployctl.flows.advise import Asked
     from deployctl.flows.advise import advise as flow
 
@@ -87,59 +94,6 @@ def advise(
     )
     document = flow(source, progress, asked, cluster=cluster)
     if yaml_file is not None:
-        files.replace(yaml_file, _yaml(document["objects"]).encode())
-        progress.note(f"wrote {yaml_file}; the HPA needs a metrics adapter that serves deployctl:wanted_replicas as deployctl_wanted_replicas")
-    emit(document, output, lambda: _table(document))
-
-
-def _yaml(objects: list[dict[str, Any]]) -> str:
-    from ruamel.yaml import YAML
-
-    buffer = io.StringIO()
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.width = 4096
-    writer.dump_all(objects, buffer)
-    return buffer.getvalue()
-
-
-def _table(document: dict[str, Any]) -> str:
-    past, replay = document["measured"], document["replay"]
-    plant = replay["plant"]
-    lines = [
-        f"{document['model']}: {past.requests:,.0f} requests in {document['window_s'] / 3600:.1f} h"
-        f" (metrics known for {document['known_ratio'] * 100:.0f} % of it), peak {past.peak_rps:,.1f}/s",
-        f"measured by Triton: {past.replica_hours:,.1f} replica-hours; mean response above the SLO or over 1 % failed in"
-        f" {past.windows_missed_ratio * 100:.1f} % of five-minute windows; slowest window {past.largest_mean_response_s * 1000:,.0f} ms",
-        f"a replica serves {plant['capacity_rps']:,.1f}/s ({'estimated from busy time' if document['capacity_estimated'] else 'stated'}),"
-        f" {plant['start_up_s']:g} s to start",
-        "",
-    ]
-    rows: list[tuple[str, ...]] = [
-        (p["policy"], "kept" if p["kept"] else "broken", f"{p['replica_hours']:,.1f}", f"{p['regret']:.2f}x", f"{p['miss_ratio'] * 100:.2f}%",
-         f"{(1 - p['windows_ok_ratio']) * 100:.1f}%", f"{p['longest_breach_s']:.0f} s")
-        for p in replay["policies"]
-    ]  # fmt: skip
-    rows.append(("minimum possible", "", f"{replay['bound']['clairvoyant_hours']:,.1f}", "1.00x", "1.00%", "", ""))
-    lines.append(columns(rows, ("replayed", "SLO", "replica-hours", "x minimum", "missed", "windows missed", "longest breach")))
-    lines += _present(document["present"])
-    for finding in document["findings"]:
-        lines += ["", f"{finding.severity}: {finding.message} ({finding.name})", f"      {finding.remedy}"]
-        lines += [f"      | {line}" for line in finding.fix.splitlines()]
-    return (
-        "\n".join(lines).rstrip()
-        + "\n\nTo apply (--yaml FILE writes them; -o json and -o yaml have them under objects):\n"
-        + _summary(document["objects"])
-    )
-
-
-def _present(now: dict[str, Any] | None) -> list[str]:
-    if now is None:
-        return ["", "no HPA or ScaledObject with a known metric was found (--context, or --hpa FILE): only what was measured stands for the present"]
-    error = now["forecast_error_ratio"]
-    trust = "not known, since replicas were not scraped" if error is None else f"{error * 100:.0f} % of the replicas it really had"
-    return ["", *(f"assumed: {text}" for text in now["assumed"]), f"error of the replay of {now['name']}: {trust}"]
-
-
-def _summary(objects: list[dict[str, Any]]) -> str:
-    return "\n".join(f"  {item['apiVersion']} {item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}" for item in objects)
+        files.replace(yaml_file, kube_names.yaml_documents(document["objects"]).encode())
+        progress.note(f"wrote {yaml_file}")
+    emit(document, output, lambda: table(document, str(yaml_file) if yaml_file else None))

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deployctl.core import replay, rules, traces
+from deployctl.core import kube_names, replay, rules, traces
 from deployctl.core.decision import RateLimit, ScalingPolicy, Select
 from deployctl.core.fluid import Plant
 from deployctl.core.policies import slo
+from deployctl.errors import ProjectError
 
 FloatArray = npt.NDArray[np.float64]
 SERIES = ("arrivals_rps", "completions_rps", "failures_rps", "busy_ratio", "queue_s", "response_s", "replicas")
@@ -66,6 +67,15 @@ class Measured:
     windows_missed_ratio: float
     peak_rps: float
     largest_mean_response_s: float
+
+
+def known_part(past: Past) -> Past | None:
+    """From the first to the last known sample: a window that is longer than the data is no time without load. None where nothing is known."""
+    known = np.flatnonzero(np.isfinite(past["arrivals_rps"]))
+    if known.size < 2:
+        return None
+    inside = slice(int(known[0]), int(known[-1]) + 1)
+    return replace(past, series={name: values[inside] for name, values in past.series.items()})
 
 
 def measured(past: Past, slo_s: float) -> Measured:
@@ -125,15 +135,37 @@ class Present:
 
 
 def present(objects: Sequence[dict[str, Any]]) -> Present | None:
-    """The first HPA or ScaledObject among the objects; None without one or without a metric that a replay knows."""
-    for item in objects:
-        kind, spec = item.get("kind"), item.get("spec") or {}
-        name = f"{kind}/{(item.get('metadata') or {}).get('name', '?')}"
-        if kind == "HorizontalPodAutoscaler":
-            return _hpa(name, spec)
-        if kind == "ScaledObject":
-            return _scaled_object(name, spec)
-    return None
+    """The first HPA or ScaledObject among the objects; None without one or without a metric that a replay knows.
+
+    Raises:
+        ProjectError: a field of it holds what Kubernetes would refuse (`manifest-invalid`).
+    """
+    item = autoscaler(objects)
+    if item is None:
+        return None
+    name = f"{item['kind']}/{(item.get('metadata') or {}).get('name', '?')}"
+    try:
+        return (_hpa if item["kind"] == "HorizontalPodAutoscaler" else _scaled_object)(name, item.get("spec") or {})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what the API server checks, nobody has checked in a file
+        raise ProjectError(
+            f"{name} is no object that Kubernetes would accept",
+            why=_why(error),
+            hint="kubectl get hpa NAME -o yaml > hpa.yaml writes one that is read",
+            code="manifest-invalid",
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return (
+        f"{str(error).rpartition(': ')[2]} is no number" if isinstance(error, ValueError) else "a field is of another type than Kubernetes has there"
+    )
+
+
+def autoscaler(objects: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first HPA or ScaledObject; None without one."""
+    return next((item for item in objects if item.get("kind") in ("HorizontalPodAutoscaler", "ScaledObject")), None)
 
 
 def _hpa(name: str, spec: dict[str, Any]) -> Present | None:
@@ -236,12 +268,25 @@ def replay_error(past: Past, run: replay.Run) -> float | None:
     return float(np.abs(told[use] - real[use]).mean() / real[use].mean()) if use.any() else None
 
 
-def objects(plant: Plant, *, service: str, namespace: str, selector: str, deployment: str, low: int, high: int) -> list[dict[str, Any]]:
-    """What to apply: the recording rules of the `slo` policy and the HPA that follows them."""
+def objects(
+    plant: Plant, *, service: str, namespace: str, selector: str, deployment: str, low: int, high: int, replaces: str | None = None
+) -> list[dict[str, Any]]:
+    """What to apply: the recording rules of the `slo` policy and the HPA that follows them.
+
+    Args:
+        plant: capacity and start-up of a replica.
+        service: Triton's model; label of the recorded series.
+        namespace: of the objects.
+        selector: PromQL labels of the model's counters.
+        deployment: what is scaled.
+        low: fewest replicas.
+        high: most replicas.
+        replaces: name of the HPA that is there; ours takes its name, since two of one Deployment would undo each other.
+    """
     settings = ScalingPolicy(policy="slo", capacity_rps=plant.capacity_rps, start_up_s=float(plant.start_up_s), min_replicas=low, max_replicas=high)
-    labels = {"service": service, "namespace": namespace}
+    labels = {"service": kube_names.label_value(service), "namespace": namespace}
     follower = slo.hpa_settings(settings)
-    meta = {"name": f"{service}-scaling", "namespace": namespace}
+    meta = {"name": kube_names.name(_dns(service), "scaling"), "namespace": namespace}
     limit = [{"type": "Pods", "value": rule.value, "periodSeconds": round(rule.period_s)} for rule in follower.up_limits]
     side = {"selectPolicy": "Max", "policies": limit, "tolerance": "0"}
     metric = {
@@ -258,7 +303,7 @@ def objects(plant: Plant, *, service: str, namespace: str, selector: str, deploy
         {
             "apiVersion": "autoscaling/v2",
             "kind": "HorizontalPodAutoscaler",
-            "metadata": meta,
+            "metadata": {"name": replaces or meta["name"], "namespace": namespace},
             "spec": {
                 "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
                 "minReplicas": low,
@@ -271,6 +316,12 @@ def objects(plant: Plant, *, service: str, namespace: str, selector: str, deploy
             },
         },
     ]
+
+
+def _dns(model: str) -> str:
+    """Triton's names may hold capitals and underscores, those of Kubernetes may not."""
+    plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    return plain if plain[:1].isalpha() else f"model-{plain}".rstrip("-")
 
 
 def highest(trace: traces.Trace, plant: Plant) -> int:

@@ -195,6 +195,16 @@ def busy_is_not_late(objects: Objects) -> Iterator[Finding]:
             yield _finding("busy-is-not-late", "warn", item, "it scales on GPU utilisation, which latency does not follow", remedy)
 
 
+def cpu_is_not_late(objects: Objects) -> Iterator[Finding]:
+    """CPU use says nothing of a queue: with a GPU it stays low while requests wait, without one it is at its limit when they are late already."""
+    remedy = "scale on arrivals with a measured capacity: the HPA of `deployctl advise --yaml FILE` does"
+    for item in _of(objects, "HorizontalPodAutoscaler", "ScaledObject"):
+        sources = [metric.get("resource") or metric.get("containerResource") or {} for metric in _spec(item).get("metrics") or []]
+        triggers = [trigger.get("type") for trigger in _spec(item).get("triggers") or []]
+        if "cpu" in [*(source.get("name") for source in sources), *triggers]:
+            yield _finding("cpu-is-not-late", "warn", item, "it scales on CPU utilisation, which does not tell that requests wait", remedy)
+
+
 def mutable_repository(objects: Objects) -> Iterator[Finding]:
     """Triton loads whatever is in the bucket, unverified; polling shows it half an upload."""
     for item, _, container in _containers(objects):
@@ -297,6 +307,7 @@ RULES: dict[str, Callable[[Objects], Iterator[Finding]]] = {
     "floored-average": floored_average,
     "queue-target-too-fine": queue_target_too_fine,
     "busy-is-not-late": busy_is_not_late,
+    "cpu-is-not-late": cpu_is_not_late,
     "mutable-repository": mutable_repository,
     "open-admin": open_admin,
     "static-keys": static_keys,

@@ -44,6 +44,7 @@ CORPUS = {
     "counter-delta": [rule("avg(delta(nv_inference_queue_duration_us[30s]))")],
     "floored-average": [rule("avg(rate(a_us[30s]) / clamp_min(rate(nv_inference_request_success[30s]), 1))")],
     "busy-is-not-late": [hpa(metric=[{"type": "External", "external": {"metric": {"name": "kubernetes.io|container|accelerator|duty_cycle"}}}])],
+    "cpu-is-not-late": [hpa(metric=[{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 90}}}])],
     "poll-mode": [deployment(["--model-repository=/m", "--model-control-mode=poll", "--repository-poll-secs=5"])],
     "mutable-repository": [deployment(["--model-repository=s3://bucket/models"])],
     "static-keys": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "aws"}, "data": {"AWS_SECRET_ACCESS_KEY": "eA=="}}],
