@@ -9,6 +9,7 @@ turned into these inside the adapter that met them, with the cause chained. This
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class DeployctlError(Exception):
@@ -135,6 +136,7 @@ class SloUnreachable(DeployctlError):
 
     exit_code = 96
     default_code = "slo-infeasible"
+    candidates: tuple[Any, ...] = ()  # `core.sizing.Estimate`: all that was judged by forecast, the nearest to the SLO first
 
 
 class NotConverged(DeployctlError):

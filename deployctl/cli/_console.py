@@ -13,7 +13,7 @@ import click
 
 from deployctl.cli import _events, _hints
 from deployctl.core import codec
-from deployctl.errors import DeployctlError, ProjectError
+from deployctl.errors import DeployctlError, ProjectError, SloUnreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,8 @@ def show_error(error: DeployctlError) -> None:
     facts = {name: getattr(error, name) for name in names} | {"hint": _hints.for_env(error.hint, sys.argv[1:])}
     _events.emit("error", **facts)
     if _json_wanted():
-        click.echo(json.dumps({"schema_version": 1, "error": facts}, indent=2))
+        more = {"candidates": codec.to_data(error.candidates)} if isinstance(error, SloUnreachable) and error.candidates else {}
+        click.echo(json.dumps({"schema_version": 1, "error": facts | more}, indent=2))
     prefix = f"{error.where}: " if error.where else ""
     click.echo(f"{style('error:', fg='red', bold=True)} {prefix}{error.message}", err=True)
     if error.why:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import click
 
 from deployctl.cli._console import ConsoleProgress, columns, emit, env_option, output_option, yes_option
 from deployctl.cli._setup import Duration, opened
-from deployctl.core import cold_start, words
+from deployctl.core import cold_start, sizing, words
 from deployctl.core.profile import ServiceProfile
 from deployctl.core.sizing import Estimate
+from deployctl.core.slo import Slo
 from deployctl.core.tuner import explained, ranked, settings_text
+from deployctl.errors import SloUnreachable
 from deployctl.flows.tune import Tuning
 
-_ROWS = 30
+_ROWS, _NEAREST = 30, 10
 
 
 @click.command()
@@ -65,11 +68,45 @@ def tune(
     wanted = variant or locks.read(tools.workspace.lock(env), env).variant
     bundle = package(project, tools, progress, variant=wanted)
     lab = laboratory(project, env, tools, progress, bundle, fresh=not resume)
-    found = tune_flow(project, lab, progress, env=env, bundle=bundle, resume=resume)
+    with showing_candidates(project.slo, err=output != "table"):
+        found = tune_flow(project, lab, progress, env=env, bundle=bundle, resume=resume)
     if ctx.parent is not None and ctx.parent.info_name == "up":  # the result of `up --tune` is one URL
         click.echo(_table(found), err=True)
         return
     emit(found.evidence, output, partial(_table, found))
+
+
+@contextmanager
+def showing_candidates(slo: Slo, *, err: bool) -> Iterator[None]:
+    """Where no candidate keeps the SLO, show how near they come, before the error: on stdout, or on stderr where that has another form."""
+    try:
+        yield
+    except SloUnreachable as error:
+        if error.candidates:
+            click.echo(_nearest(error.candidates, slo), err=err)
+        raise
+
+
+def _nearest(candidates: Sequence[Estimate], slo: Slo) -> str:
+    """The candidates that come nearest to the SLO, what each would cost, and what stands in its way."""
+    several = len(candidates[0].settings) > 1
+    name = f"p{slo.latency.percentile:g}"
+    header = (*_settings_header(several=several), "replicas", "cost", f"{name} ms", "late", "busy", "bottleneck")
+    rows = [
+        (
+            *_settings_cells(e, several=several),
+            f"{e.replicas}",
+            f"{e.cost:g}",
+            "-" if e.percentile_s is None else f"{e.percentile_s * 1e3:.1f}",
+            "-" if e.forecast.miss_ratio is None else f"{e.forecast.miss_ratio:.1%}",
+            f"{e.forecast.utilisation_ratio:.2f}",
+            (e.forecast.bottleneck or "unknown") + ("" if e.forecast.p50_s is not None else ", saturated"),
+        )
+        for e in candidates[:_NEAREST]
+    ]
+    more = f"\nand {len(candidates) - len(rows)} more" if len(candidates) > len(rows) else ""
+    title = f"nearest to {name} {words.seconds(slo.latency.max)}, by forecast (which must have {sizing.MARGIN_RATIO:.0%} to spare):"
+    return f"{title}\n{columns(rows, header)}{more}"
 
 
 def _grid(root: Path, file: Path, limit_s: float | None, output: str) -> None:
@@ -137,13 +174,20 @@ def _candidates(estimates: Sequence[Estimate]) -> list[str]:
     kept = ranked(estimates)
     rows = [*kept, *(e for e in estimates if not e.keeps)]
     several = len(rows[0].settings) > 1
-    header = (*(("settings",) if several else ("batch", "wait ms", "instances")), "replicas", "cost", "p50 ms", "p99 ms", "busy", "verdict")
+    header = (*_settings_header(several=several), "replicas", "cost", "p50 ms", "p99 ms", "busy", "verdict")
     lines = columns([_row(e, several=several) for e in rows[:_ROWS]], header).splitlines()
     return [*lines, f"and {len(rows) - _ROWS} more, of which {max(len(kept) - _ROWS, 0)} keep the SLO"] if len(rows) > _ROWS else lines
 
 
 def _row(e: Estimate, *, several: bool) -> tuple[str, ...]:
-    serving = next(iter(e.settings.values()))
-    what = (settings_text(e.settings),) if several else (f"{serving.max_batch}", f"{serving.queue_delay_s * 1e3:g}", f"{serving.instances}")
     times = tuple("-" if t is None else f"{t * 1e3:.1f}" for t in (e.forecast.p50_s, e.forecast.p99_s))
-    return (*what, f"{e.replicas}", f"{e.cost:g}", *times, f"{e.forecast.utilisation_ratio:.2f}", e.why)
+    return (*_settings_cells(e, several=several), f"{e.replicas}", f"{e.cost:g}", *times, f"{e.forecast.utilisation_ratio:.2f}", e.why)
+
+
+def _settings_header(*, several: bool) -> tuple[str, ...]:
+    return ("settings",) if several else ("batch", "wait ms", "instances")
+
+
+def _settings_cells(e: Estimate, *, several: bool) -> tuple[str, ...]:
+    serving = next(iter(e.settings.values()))
+    return (settings_text(e.settings),) if several else (f"{serving.max_batch}", f"{serving.queue_delay_s * 1e3:g}", f"{serving.instances}")

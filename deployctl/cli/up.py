@@ -85,9 +85,11 @@ def _compute_and_up(
     if digest is not None:
         make = partial(fetch, tools, digest, progress, env=env)
     if tune:
+        from deployctl.cli.tune import showing_candidates
         from deployctl.flows.tune import tune as tune_flow
 
-        tune_flow(project, tools, progress, env=env, bundle=make())
+        with showing_candidates(project.slo, err=True):  # the result of `up` is one URL
+            tune_flow(project, tools, progress, env=env, bundle=make())
     return up_flow(project, env, tools, progress, make=make, ask=partial(_ask, yes=yes), options=options)
 
 

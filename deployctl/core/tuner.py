@@ -84,6 +84,17 @@ def ranked(estimates: Sequence[Estimate]) -> list[Estimate]:
     return sorted((e for e in estimates if e.keeps), key=order)
 
 
+def nearest(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """By how near they come to the SLO: the shortest percentile first, then by the share of late requests; of equals the cheapest and simplest."""
+
+    def order(e: Estimate) -> tuple[float, ...]:
+        seconds = e.percentile_s if e.percentile_s is not None else math.inf  # it saturates
+        late = e.forecast.miss_ratio if e.forecast.miss_ratio is not None else 1.0
+        return seconds, late, e.cost, sum(s.queue_delay_s for s in e.settings.values()), sum(s.max_batch for s in e.settings.values())
+
+    return sorted(estimates, key=order)
+
+
 def variations(settings: Mapping[str, ServingConfig], model: str, axes: Axes) -> list[dict[str, ServingConfig]]:
     """The same settings with every other one of the axes for one model."""
     found = [{**settings, model: one[model]} for one in candidates(axes, [model])]
@@ -190,10 +201,9 @@ def nearest_promise_s(best: Estimate | None, margin_ratio: float) -> float | Non
 
 def infeasible(estimates: Sequence[Estimate], limit_replicas: int) -> Infeasible:
     """Why nothing fits: the candidate that came closest, and what stops it."""
-    alive = [e for e in estimates if e.percentile_s is not None]
-    if not alive:
+    best = nearest(estimates)[0]
+    if best.percentile_s is None:
         return Infeasible(reason=f"every setting saturates with {limit_replicas} replicas: {estimates[0].why}", best=None)
-    best = min(alive, key=lambda e: e.percentile_s or math.inf)
     return Infeasible(reason=f"the best of {len(estimates)} settings with at most {limit_replicas} replicas: {best.why}", best=best)
 
 
@@ -201,6 +211,7 @@ def settings_text(settings: Mapping[str, ServingConfig]) -> str:
     """Settings in one line for people."""
     parts = []
     for model, s in settings.items():
+        named = f" (sends {', '.join(map(str, s.named_batches))} at once)" if s.named_batches else ""
         delay = f", wait {s.queue_delay_s * 1e3:g} ms" if s.queue_delay_s else ""
-        parts.append(f"{model}: batch {s.max_batch}{delay}, {s.instances} instance{'s' if s.instances > 1 else ''}")
+        parts.append(f"{model}: batch {s.max_batch}{named}{delay}, {s.instances} instance{'s' if s.instances > 1 else ''}")
     return "; ".join(parts)

@@ -86,12 +86,9 @@ def _infeasible(
     if measured.of_busy_machine:
         nearest += f"; other work took {measured.others_ratio:.0%} of the cores while the profile was measured"
         hint = f"deployctl tune --fresh   (on a quieter machine); else {hint}"
-    return SloUnreachable(
-        "no setting keeps the SLO on this device by forecast",
-        why=reason.reason + nearest,
-        hint=hint,
-        code="slo-infeasible",
-    )
+    error = SloUnreachable("no setting keeps the SLO on this device by forecast", why=reason.reason + nearest, hint=hint, code="slo-infeasible")
+    error.candidates = tuple(tuner.nearest(estimates))
+    return error
 
 
 def _strongest(estimates: list[Estimate], measured: ServiceProfile, bench: Bench, kept: dict[str, ServingConfig]) -> list[Estimate]:

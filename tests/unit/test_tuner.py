@@ -81,3 +81,6 @@ def test_infeasible_names_the_closest(estimates):
 
 def test_settings_in_words():
     assert tuner.settings_text({"m": ServingConfig(max_batch=4, queue_delay_s=0.002, instances=2)}) == "m: batch 4, wait 2 ms, 2 instances"
+    named = ServingConfig(max_batch=8, queue_delay_s=0.002, preferred_batches=(2, 4, 16))
+    assert tuner.settings_text({"m": named}) == "m: batch 8 (sends 2, 4 at once), wait 2 ms, 1 instance"  # 16 never comes
+    assert "sends" not in tuner.settings_text({"m": ServingConfig(max_batch=8, preferred_batches=(8,))})  # what Triton does anyway

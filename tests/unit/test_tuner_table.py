@@ -1,18 +1,21 @@
 """What `tune` prints: every candidate with its reason, the choice, and where it was measured."""
 
 import dataclasses
+import json
 
 import pytest
 from forecast_models import profile, stage
 
-from deployctl.cli.tune import _candidates, _table
-from deployctl.core import sizing, tuner
+from deployctl.cli._console import show_error
+from deployctl.cli.tune import _candidates, _table, showing_candidates
+from deployctl.core import codec, sizing, tuner
 from deployctl.core.demand import constant
 from deployctl.core.evidence import Evidence, EvidenceKey
 from deployctl.core.serving import ServingConfig
 from deployctl.core.simulate import Scenario
 from deployctl.core.slo import Objective, Slo
 from deployctl.core.verdict import Interval, ObjectiveVerdict, Verdict
+from deployctl.errors import SloUnreachable
 from deployctl.flows._search import _jointly
 from deployctl.flows.tune import Tuning
 
@@ -46,6 +49,58 @@ def test_table_names_reasons_choice_and_point_of_measurement():
     assert "PASS: latency, keeps 50 ms (at the client)" in text and "off by -10%" in text and "7 live measurements" in text
     assert "why       the cheapest that keep the SLO" in text and "limit     m saturates first" in text
     assert "second    m: batch 1, 1 instance; costs the same" in text
+
+
+@pytest.fixture(scope="module")
+def too_slow():
+    """Every candidate for more than the service can do: batches of one saturate, larger ones are late."""
+    p, demand, quick = profile(stage()), constant(230.0), Scenario(requests=3000)
+    strict = Slo(objectives=(Objective(metric="latency", max=0.011, percentile=99.0),))
+    axes = tuner.Axes(max_batch=(1, 4, 8), queue_delay_s=(0.0, 0.005), instances=(1,))
+    return strict, [sizing.size(p, c, demand, strict, limit=1, seed=1, scenario=quick) for c in tuner.candidates(axes, ["m"])]
+
+
+def test_the_nearest_candidates_come_first_and_those_that_saturate_last(too_slow):
+    _, rows = too_slow
+    found = tuner.nearest(list(reversed(rows)))
+    late = [e.percentile_s for e in found]
+    alive = [s for s in late if s is not None]
+    assert alive == sorted(alive) and 0 < len(alive) < len(late) and late[: len(alive)] == alive
+    assert tuner.infeasible(rows, 1).best == found[0]  # the one that the message names
+
+
+def test_an_infeasible_search_shows_how_near_each_candidate_comes_before_the_error(too_slow, capsys):
+    slo, rows = too_slow
+    error = SloUnreachable("no setting keeps the SLO", hint="promise less")
+    error.candidates = tuple(tuner.nearest(rows))
+    with pytest.raises(SloUnreachable), showing_candidates(slo, err=False):
+        raise error
+    said = capsys.readouterr()
+    title, header, *lines = said.out.splitlines()
+    assert title == "nearest to p99 11 ms, by forecast (which must have 10% to spare):" and said.err == ""
+    assert header.split("  ")[0] == "batch" and header.endswith("bottleneck") and all(word in header for word in ("cost", "p99 ms", "late"))
+    assert f"{error.candidates[0].percentile_s * 1e3:.1f}" in lines[0] and "saturated" not in lines[0]
+    assert lines[-1].endswith("saturated") and "  -  " in lines[-1]
+    assert len(lines) == len(rows) and max(map(len, said.out.splitlines())) <= 80
+    with pytest.raises(SloUnreachable), showing_candidates(slo, err=True):
+        raise error
+    assert capsys.readouterr() == ("", said.out)
+
+
+def test_of_many_candidates_the_nearest_ten_are_shown_and_the_json_error_has_all(too_slow, capsys, monkeypatch):
+    slo, rows = too_slow
+    error = SloUnreachable("no setting keeps the SLO", hint="promise less")
+    error.candidates = tuple(rows * 3)
+    with pytest.raises(SloUnreachable), showing_candidates(slo, err=False):
+        raise error
+    assert capsys.readouterr().out.endswith(f"\nand {3 * len(rows) - 10} more\n")
+    monkeypatch.setattr("sys.argv", ["deployctl", "tune", "-o", "json"])
+    show_error(error)
+    shown = json.loads(capsys.readouterr().out)["error"]
+    assert codec.from_data(tuple[sizing.Estimate, ...], shown["candidates"]) == error.candidates
+    error.candidates = ()  # as where it was missed under load
+    show_error(error)
+    assert "candidates" not in json.loads(capsys.readouterr().out)["error"]
 
 
 def joint(batch, instances):
