@@ -143,8 +143,13 @@ def parse_config(text: str, *, where: str = "config.pbtxt") -> ModelSpec:
         ensemble_steps=tuple(
             EnsembleStep(model=s.model_name, input_map=dict(s.input_map), output_map=dict(s.output_map)) for s in config.ensemble_scheduling.step
         ),
-        joins_requests=None if config.max_batch_size <= 1 or config.WhichOneof("scheduling_choice") else False,
+        joins_requests=None if _may_join(config) else False,
     )
+
+
+def _may_join(config: Any) -> bool:
+    """Whether requests may be joined, or none ever could: a backend that has to find the tensors itself may add a batcher."""
+    return bool(config.max_batch_size <= 1 or config.WhichOneof("scheduling_choice") or not (config.input and config.output))
 
 
 def _parse(text: str, *, where: str) -> Any:

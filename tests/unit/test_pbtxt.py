@@ -148,6 +148,12 @@ def test_a_model_without_a_batch_dimension_executes_each_request_alone():
     assert (spec.serving.max_batch, spec.joins_requests, spec.as_executed.max_batch) == (0, None, 1)
 
 
+def test_a_config_whose_tensors_the_backend_finds_may_get_a_batcher_from_it():
+    """Triton's onnxruntime backend adds dynamic_batching where it completes a config; it completes none that names both sides."""
+    bare = parse_config('name: "m" platform: "onnxruntime_onnx" max_batch_size: 16')
+    assert bare.joins_requests is None and bare.as_executed.max_batch == 16
+
+
 def test_a_kept_config_with_dynamic_batching_takes_new_settings_and_keeps_the_rest(tmp_path):
     own = 'model_warmup { name: "w%d" batch_size: %d inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } } }'
     text = KEPT % (
