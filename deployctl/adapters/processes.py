@@ -232,9 +232,9 @@ def cores() -> int:
     return len(cpus())
 
 
-def cpus() -> tuple[int, ...]:
-    """The cores that this process may use, by number."""
-    return tuple(sorted(os.sched_getaffinity(0)))
+def cpus(pid: int = 0) -> tuple[int, ...]:
+    """The cores that this process, or another, may use, by number."""
+    return tuple(sorted(os.sched_getaffinity(pid)))
 
 
 def core_use(leader: int) -> CoreUse:
@@ -248,7 +248,7 @@ def core_use(leader: int) -> CoreUse:
     spent_s = 0.0
     for process in members(leader):
         with contextlib.suppress(OSError):
-            spent_s += _spent_s(process.pid)
+            spent_s += core_seconds(process.pid)
             for task in (_PROC / str(process.pid) / "task").iterdir():
                 with contextlib.suppress(OSError, ValueError):
                     on_core, on_queue, _ = map(int, (task / "schedstat").read_text().split())
@@ -259,7 +259,7 @@ def core_use(leader: int) -> CoreUse:
     return CoreUse(server=server, backends=backends, spent_s=spent_s)
 
 
-def _spent_s(pid: int) -> float:
+def core_seconds(pid: int) -> float:
     """Core-seconds of a process, with those of its children that have ended."""
     fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from deployctl.core import contention
 from deployctl.core.demand import Demand
 from deployctl.core.judging import assess
 from deployctl.core.slo import Slo
@@ -52,8 +53,9 @@ def loadtest(aim: Aim, tools: Toolbox, progress: Progress, options: Options) -> 
         progress.note(f"the same test passed at {before_this.document['at']} and is not repeated; without --reuse it is")
         return before_this
     progress.step(f"sending {described(demand, duration_s)} to {aim.model} at {aim.url} ({options.protocol}, open loop)")
-    before = _readings(aim, tools, options)
+    before, cores = _readings(aim, tools, options), _core_reading(aim, tools)
     result = (tools.measuring(aim.plan) if aim.plan else tools).loadgen.run(request, progress)
+    shares = contention.between(cores, _core_reading(aim, tools))
     after = _readings(aim, tools, options)
     delta = _stages.between(before, after) if before and after else None
     verdict = assess(
@@ -65,6 +67,7 @@ def loadtest(aim: Aim, tools: Toolbox, progress: Progress, options: Options) -> 
         cache_hit_ratio=_stages.cache_hit_ratio(delta, aim.model),
         generator_cpu_ratio=result.generator_cpu_ratio,
     )
+    verdict = contention.excused(verdict, shares)
     report = LoadReport(
         name=aim.name,
         at=datetime.fromtimestamp(result.started_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -96,6 +99,11 @@ def _readings(aim: Aim, tools: Toolbox, options: Options) -> _stages.Readings:
         return {aim.url: tools.client(f"http://{aim.url}").stats()} if options.protocol != "grpc" else {}
     except DeployctlError:
         return {}
+
+
+def _core_reading(aim: Aim, tools: Toolbox) -> contention.CoreReading | None:
+    """What was used of the service's cores; None where it is not ours or elsewhere: then nobody knows, and a miss stays one."""
+    return tools.target.core_reading() if aim.own else None
 
 
 def _replicas(aim: Aim, tools: Toolbox, result: LoadResult, duration_s: float) -> tuple[tuple[float, float], ...]:

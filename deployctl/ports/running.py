@@ -17,6 +17,7 @@ from deployctl.ports.basics import Progress
 from deployctl.ports.measuring import ServerStats
 
 if TYPE_CHECKING:  # numpy and scipy stand behind these; most verbs never need them
+    from deployctl.core.contention import CoreReading
     from deployctl.core.stack import Stack, StackOutcome
 
 
@@ -74,6 +75,10 @@ class Target(Protocol):
 
     def stats(self) -> dict[str, ServerStats]:
         """Cumulative statistics by replica; one that does not tell is left out."""
+        ...
+
+    def core_reading(self) -> CoreReading | None:
+        """What the service, this command and all others have used of the service's cores so far; None where they are not this machine's."""
         ...
 
     def reach(self) -> AbstractContextManager[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployctl.core.contention import CoreShares, alone_ratio, excused
+from deployctl.core.contention import CoreReading, CoreShares, alone_ratio, between, excused
 from deployctl.core.verdict import ObjectiveVerdict, Verdict
 
 LATE = ObjectiveVerdict(metric="latency", percentile=99.0, max=0.1, estimate=0.5, result="FAIL", reason="even the lower end is 0.5 s")
@@ -48,3 +48,18 @@ def test_without_others_every_verdict_stands(others, own):
 def test_what_is_no_miss_stands(others, own, result):
     verdict = replace(MISSED, result=result, objectives=(replace(LATE, result=result),))
     assert excused(verdict, CoreShares(cores=1.0, passed_s=1.0, busy_s=own + others, own_s=own)) == verdict
+
+
+FIRST = CoreReading(at_s=10.0, cores=2.0, busy_s=50.0, own_s={"server": 20.0, "door": 1.0})
+
+
+def test_shares_are_what_was_used_from_one_reading_to_the_next():
+    second = CoreReading(at_s=110.0, cores=2.0, busy_s=240.0, own_s={"server": 100.0, "door": 2.0, "backend": 9.0})  # one started meanwhile
+    assert between(FIRST, second) == CoreShares(cores=2.0, passed_s=100.0, busy_s=190.0, own_s=90.0)
+
+
+def test_without_a_reading_or_after_a_process_ended_or_moved_nobody_knows_and_a_miss_stays_one():
+    ended = replace(FIRST, at_s=110.0, own_s={"server": 100.0})
+    moved = replace(FIRST, at_s=110.0, cores=1.0)
+    assert [between(None, FIRST), between(FIRST, None), between(FIRST, ended), between(FIRST, moved)] == [None] * 4
+    assert excused(MISSED, None) == MISSED

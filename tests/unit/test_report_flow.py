@@ -1,11 +1,13 @@
 """The loadtest flow over memory ports: what is asked of the generator, what is written, kept and reused."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from deployctl.cli.loadtest import EXIT, _rate, _slo
+from deployctl.core.contention import CoreReading
 from deployctl.core.demand import Demand, RateStep, constant
 from deployctl.core.load_samples import Samples
 from deployctl.core.slo import Objective, Slo
@@ -13,7 +15,7 @@ from deployctl.errors import ClusterError, ProjectError
 from deployctl.flows import _loadstore, _stages
 from deployctl.flows.loadtest import Aim, Options, loadtest
 from deployctl.ports import LoadResult, ServerStats, Workspace
-from deployctl.testing.memory import NotedProgress
+from deployctl.testing.memory import MemoryTarget, NotedProgress
 
 
 class FixedGenerator:
@@ -114,6 +116,30 @@ def test_a_missed_test_is_never_reused(tmp_path):
     assert EXIT[loadtest(an_aim(tmp_path), tools, NotedProgress(), Options()).verdict.result] == 99
     loadtest(an_aim(tmp_path), tools, NotedProgress(), Options(reuse=True))
     assert len(generator.asked) == 2
+
+
+BEFORE = CoreReading(at_s=0.0, cores=2.0, busy_s=0.0, own_s={"server": 0.0})
+BESIDE_OTHERS = CoreReading(at_s=40.0, cores=2.0, busy_s=78.0, own_s={"server": 30.0})  # they took 60 %, the load alone takes 38 %
+
+
+@pytest.mark.parametrize(
+    ("own", "after", "result"),
+    [
+        (True, BESIDE_OTHERS, "INCONCLUSIVE"),
+        (True, dataclasses.replace(BESIDE_OTHERS, busy_s=31.0), "FAIL"),  # nobody else was there
+        (True, dataclasses.replace(BESIDE_OTHERS, busy_s=200.0, own_s={"server": 90.0}), "FAIL"),  # too much for the cores alone
+        (True, None, "FAIL"),  # a cluster's node: not known
+        (False, BESIDE_OTHERS, "FAIL"),  # another's server
+    ],
+)
+def test_a_miss_beside_other_work_on_the_services_cores_is_undecided(tmp_path, own, after, result):
+    tools = Tools(tmp_path, FixedGenerator(latency_s=0.5))
+    tools.target = MemoryTarget()
+    tools.target.core_readings = [BEFORE, after]
+    outcome = loadtest(an_aim(tmp_path, own=own), tools, NotedProgress(), Options())
+    assert outcome.verdict.result == result and EXIT[result] == (98 if result == "INCONCLUSIVE" else 99)
+    told = json.loads(outcome.json.read_text())["verdict"]
+    assert told["result"] == result and ("other processes took 60%" in told["objectives"][0]["reason"]) is (result == "INCONCLUSIVE")
 
 
 @pytest.mark.parametrize("booked_twice", [False, True], ids=["steps only", "the ensemble repeats its steps"])

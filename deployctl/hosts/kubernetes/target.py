@@ -103,6 +103,10 @@ class KubernetesTarget:
         """Nothing: replicas close their statistics to everybody but the cluster's own Prometheus."""
         return {}
 
+    def core_reading(self) -> None:
+        """None: a node's cores are not this machine's."""
+        return None
+
     @contextlib.contextmanager
     def reach(self) -> Iterator[str]:
         """An address on this machine that leads to one ready replica, for the moment, through the API server's port-forward.

@@ -18,6 +18,7 @@ from deployctl.adapters.envoy import EnvoyDoor, port_taken_error
 from deployctl.adapters.processes import ProcessId
 from deployctl.adapters.records import FileRecordStore
 from deployctl.adapters.triton import Installation, TritonApi
+from deployctl.core.contention import CoreReading
 from deployctl.core.kube_drift import Difference
 from deployctl.core.plan import Plan
 from deployctl.core.release import Release
@@ -129,6 +130,22 @@ class LocalTarget:
                 with contextlib.suppress(ClusterError):
                     found[record.name] = TritonApi(f"127.0.0.1:{record.http_port}", secret=record.secret).stats(timeout_s=2.0)
         return found
+
+    def core_reading(self) -> CoreReading | None:
+        """Replicas, front door, supervisor and this command with what it has ended, on the cores of the replicas; None where none serves."""
+        routed = [r.process for r in self._folder.load().replicas if r.in_rotation and r.process is not None]
+        cores: set[int] = set()
+        for process in routed:
+            with contextlib.suppress(OSError):
+                cores.update(processes.cpus(process.pid))
+        if not cores:
+            return None
+        ours = [*processes.marked(MARK, self._folder.mark(), prefix=True), self._folder.holder(), processes.identify(os.getpid())]
+        own_s: dict[str, float] = {}
+        for process in (p for p in ours if p is not None):
+            with contextlib.suppress(OSError):
+                own_s[f"{process.pid}-{process.start_ticks}"] = processes.core_seconds(process.pid)
+        return CoreReading(at_s=time.monotonic(), cores=float(len(cores)), busy_s=processes.busy_s(sorted(cores)), own_s=own_s)
 
     @contextlib.contextmanager
     def reach(self) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from deployctl.core.contention import CoreReading
 from deployctl.core.kube_drift import Difference
 from deployctl.core.plan import Plan
 from deployctl.core.release import Release
@@ -32,6 +33,7 @@ class MemoryTarget:
         self.rows: tuple[dict[str, float], ...] = ()
         self.unreachable = ""
         self.differences: list[Difference] = []
+        self.core_readings: list[CoreReading] = []
         self._left = 0
 
     def check(self, plan: Plan) -> None:
@@ -49,6 +51,10 @@ class MemoryTarget:
     def stats(self) -> dict[str, ServerStats]:
         """Nothing: no replica of memory counts."""
         return {}
+
+    def core_reading(self) -> CoreReading | None:
+        """The next of `core_readings`; None where none is left."""
+        return self.core_readings.pop(0) if self.core_readings else None
 
     def status(self) -> TargetStatus:
         """The state; looking moves a roll-out on."""

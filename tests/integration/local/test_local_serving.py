@@ -1,13 +1,17 @@
 """One release on real Triton behind real Envoy: start, answers, what is closed, clean end."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from local_kit import WAIT_S, Quiet, ask_http
+from local_kit import WAIT_S, Quiet, ask_http, supervisors
 
 from deployctl.adapters import processes
 from deployctl.adapters.triton import TritonApi
+from deployctl.core import contention
 from deployctl.core.plan import Ports
 from deployctl.errors import MachineError, NotFound
 
@@ -44,6 +48,32 @@ def test_serves_http_and_grpc_and_keeps_the_rest_closed(project):
     assert len(copies) == 2
     assert all(p.stat().st_mode & 0o222 == 0 for p in copies)
     assert len({p.stat().st_ino for p in copies}) == 2
+
+
+BURN = """import pathlib, sys, time
+while time.process_time() < 2.0: pass
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)"""
+
+
+def test_the_cores_say_what_the_service_used_and_what_another_process_used(project, tmp_path):
+    project.release(project.bundle())
+    project.serving(1, 1)
+    before = project.target.core_reading()
+    pids = {int(name.split("-")[0]) for name in before.own_s}
+    assert pids == {p.pid for p in project.processes()} | {*supervisors(project), os.getpid()}
+    other = subprocess.Popen([sys.executable, "-c", BURN, str(tmp_path / "burnt")])
+    try:
+        for _ in range(20):
+            project.ask()
+        assert processes.wait_for((tmp_path / "burnt").exists, WAIT_S)
+        shares = contention.between(before, project.target.core_reading())
+    finally:
+        other.kill()
+        other.wait()
+    assert shares.own_s > 0 and shares.busy_s - shares.own_s > 1.8  # what the other one burnt, to some ticks of the clock
+    project.target.down(Quiet())
+    assert project.target.core_reading() is None
 
 
 def test_status_and_logs_tell_what_happened(project):
