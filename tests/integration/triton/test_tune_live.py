@@ -150,7 +150,7 @@ def test_infeasible_by_forecast_writes_nothing(folder, measured, tmp_path):
     with pytest.raises(SloUnreachable) as error:
         tuning.tune(project, tools, Quiet(), env="local", bundle=bundle)
     assert error.value.exit_code == 96 and "settings" in error.value.why
-    assert len(error.value.candidates) > 10 and not any(e.keeps for e in error.value.candidates)
+    assert error.value.candidates and not any(e.keeps for e in error.value.candidates)
     assert error.value.candidates[0].why in error.value.why  # the nearest is the one that the message names
     busy = measured[0].of_busy_machine  # then a quieter one is the first thing to try
     assert error.value.hint.startswith("deployctl tune --fresh") is busy and ("other work took" in error.value.why) is busy
