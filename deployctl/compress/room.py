@@ -18,11 +18,12 @@ from deployctl.compress.inputs import Rows
 from deployctl.compress.model import Model
 from deployctl.compress.sources import Source, load
 from deployctl.compress.trial import Trial
-from deployctl.compress.workbench import Calibration, Feed, Settings, file_digest
+from deployctl.compress.workbench import Calibration, Feed, Method, Report, Settings, file_digest
 from deployctl.core import codec
 from deployctl.core.artifact import Artifact, DataType, TensorSpec, Variant
 from deployctl.core.fidelity import FloatArray
 from deployctl.core.pareto import mark_dominated
+from deployctl.core.project import DistillSpec
 from deployctl.errors import ModelError
 
 _FEW_LINES = 20
@@ -41,6 +42,7 @@ class _Base:
     judged: Rows  # the part of them that is compared
     trial: Trial
     batched: bool
+    kept: dict[tuple[str, str], tuple[Artifact, Report]]  # by parent and step: what is the same in every recipe
     reference: FloatArray  # torch's answers where there is torch, else the source graph's own
     parent: FloatArray  # the fp32 graph's answers
 
@@ -65,9 +67,9 @@ def run(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
     answers: dict[str, Path] = {}
     aimed = False
     for name in names:
-        variant, answers[name], calibrated = _variant(name, recipes[name], base, request["gate"], emit)
+        variant, answers[name], to_gate = _variant(name, recipes[name], base, request["gate"], emit)
         found.append(variant)
-        aimed = aimed or calibrated
+        aimed = aimed or to_gate
     sample = folder / "sample.jsonl"
     sample.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in base.rows.lines), encoding="utf-8")
     result = _result(source, base, list(mark_dominated(found)), sample, answers, notes)
@@ -77,7 +79,8 @@ def run(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 def _base(source: Source, request: dict[str, Any], folder: Path, emit: Emit) -> _Base:
     sample = Path(request["root"]) / request["sample"] if request.get("sample") else None
-    settings = Settings(folder=folder, model=source.model, source=source.onnx)
+    spec = DistillSpec(**request.get("distill", {}))
+    settings = Settings(folder=folder, model=source.model, source=source.onnx, distill=spec, say=lambda text: emit("update", text))
     if source.tokenizer is not None and sample is None:
         raise ModelError(
             "a model that takes text needs a sample",
@@ -105,7 +108,17 @@ def _base(source: Source, request: dict[str, Any], folder: Path, emit: Emit) -> 
     if source.model is not None and source.onnx is None:
         parent = verify.flat(verify.alone(verify.asker(graph.session(settings.path(artifact))), judged))
     trial = Trial(others, judged, artifact, settings, request["gate"])
-    return _Base(artifact=artifact, settings=settings, rows=rows, judged=judged, trial=trial, batched=batched, reference=reference, parent=parent)
+    return _Base(
+        artifact=artifact,
+        settings=settings,
+        rows=rows,
+        judged=judged,
+        trial=trial,
+        batched=batched,
+        kept={},
+        reference=reference,
+        parent=parent,
+    )
 
 
 def _rows(path: Path, sample: Path | None, tokenizer: Path | None, *, example: Feed | None = None) -> tuple[Rows, bool]:
@@ -193,12 +206,13 @@ def pooled(hidden: Any, mask: Any, model: Model) -> Any:
 
 
 def _variant(name: str, recipe: methods.Recipe, base: _Base, gate: float, emit: Emit) -> tuple[Variant, Path, bool]:
-    """A variant, its answers, and whether rows of the sample or the gate decided how it was made."""
+    """A variant, its answers, and whether the gate decided how it was made."""
     emit("step", f"variant {name}")
-    artifact, calibrated = base.artifact, False
+    artifact, calibrated, aimed = base.artifact, False, False
     for place, (step, method) in enumerate(recipe):
-        artifact, report = method(artifact, base.settings, base.trial.calibration([m for _, m in recipe[place + 1 :]]))
+        artifact, report = _made(step, method, artifact, [m for _, m in recipe[place + 1 :]], base)
         calibrated = calibrated or report.calibrated
+        aimed = aimed or (report.calibrated and not report.any_gate)
         emit("note", report.summary)
         for note in report.notes:
             emit("warn", f"{step}: {note}")
@@ -213,7 +227,18 @@ def _variant(name: str, recipe: methods.Recipe, base: _Base, gate: float, emit: 
     latency = measure.latency(ask, base.rows, batched=base.batched)
     steps = (methods.BASE, *(step for step, _ in recipe))
     variant = Variant(name=name, steps=steps, artifact=artifact, fidelity=fidelity, latency=latency, device=measure.device())
-    return variant, _reference_answers(name, ask, base), calibrated
+    return variant, _reference_answers(name, ask, base), aimed
+
+
+def _made(step: str, method: Method, artifact: Artifact, later: list[Method], base: _Base) -> tuple[Artifact, Report]:
+    """One step; a student that two recipes begin with is trained once."""
+    known = base.kept.get((artifact.digest, step))
+    if known is not None:
+        return known
+    made = method(artifact, base.settings, base.trial.calibration(later))
+    if made[1].any_gate:
+        base.kept[artifact.digest, step] = made
+    return made
 
 
 def _reference_answers(name: str, ask: verify.Ask, base: _Base) -> Path:

@@ -40,13 +40,14 @@ class Trial:
         aimed, fitted = (order, order) if self.shared else (order[:part][:_MOST_AIMED], order[part:][:_MOST_FITTED])
         self.feeds: tuple[Feed, ...] = tuple(source.feed([r]) for r in fitted)
         self._aimed = source.only(sorted(aimed))
+        self._training = None if self.shared else rows
         self._base, self._settings = base, settings
         self._least = gate + _RESERVE_RATIO * (1.0 - gate)
         self._parent: FloatArray | None = None
 
     def calibration(self, later: Sequence[Method]) -> Calibration:
         """For a method after which `later` ones follow."""
-        return Calibration(feeds=self.feeds, accepts=lambda artifact: self._accepts(artifact, later))
+        return Calibration(feeds=self.feeds, accepts=lambda artifact: self._accepts(artifact, later), training=self._training)
 
     def _accepts(self, artifact: Artifact, later: Sequence[Method]) -> bool:
         if later:

@@ -74,7 +74,7 @@ def _batched(ask: Ask, rows: Rows, shape: tuple[int, ...]) -> FloatArray:
     """Rows in full batches with mates drawn at random; texts padded to the longest mate, numbers only with their own size."""
     rng = np.random.default_rng(_SEED)
     found = np.empty(shape, dtype=np.float64)
-    for group in _groups(rows):
+    for group in groups(rows):
         order = [int(r) for r in rng.permutation(group)]
         for start in range(0, len(order), BATCH):
             members = order[start : start + BATCH]
@@ -85,7 +85,8 @@ def _batched(ask: Ask, rows: Rows, shape: tuple[int, ...]) -> FloatArray:
     return found
 
 
-def _groups(rows: Rows) -> list[list[int]]:
+def groups(rows: Rows) -> list[list[int]]:
+    """Rows that can share a batch: all of them where they can be padded, else those of one size."""
     if rows.pads:
         return [list(range(len(rows.sizes)))]
     return [[r for r, s in enumerate(rows.sizes) if s == size] for size in sorted(set(rows.sizes))]

@@ -12,8 +12,10 @@ from typing import Any
 import numpy.typing as npt
 
 from deployctl.compress import graph
+from deployctl.compress.inputs import Rows
 from deployctl.compress.model import Model
 from deployctl.core.artifact import Artifact, FileRef
+from deployctl.core.project import DistillSpec
 
 Feed = Mapping[str, npt.NDArray[Any]]
 
@@ -26,11 +28,15 @@ class Settings:
         folder: artifacts live in `folder/<hex digest of the main file>/`.
         model: the user's model; None for a source that is ONNX already.
         source: the ONNX file of such a source.
+        distill: how a student is made and trained.
+        say: hears how far a long step is.
     """
 
     folder: Path
     model: Model | None = None
     source: Path | None = None
+    distill: DistillSpec = DistillSpec()
+    say: Callable[[str], None] = lambda _: None
 
     def scratch(self, name: str) -> Path:
         """An empty folder to write one artifact into."""
@@ -66,18 +72,24 @@ class Calibration:
     Attributes:
         feeds: real inputs of one or more rows, also the example for tracing; variants are judged by others where there are enough.
         accepts: whether an artifact, and what the later steps of the recipe make of it, passes the gate on further rows.
+        training: all rows that no variant is judged by; None where the sample is too small to keep them apart.
     """
 
     feeds: tuple[Feed, ...]
     accepts: Callable[[Artifact], bool] = lambda _: True
+    training: Rows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a method did, in one line, and what a person should know; `calibrated` where rows of the sample or the gate decided something."""
+    """What a method did, in one line, and what a person should know.
+
+    `calibrated` where rows of the sample or the gate decided something; `any_gate` where it was not the gate, nor later steps.
+    """
 
     summary: str
     calibrated: bool = False
+    any_gate: bool = False
     notes: tuple[str, ...] = ()
 
 

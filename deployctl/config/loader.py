@@ -18,12 +18,12 @@ from pydantic import ValidationError
 
 from deployctl.config import complaints, show, traces
 from deployctl.config.fields import did_you_mean
-from deployctl.config.model import RawEnvironment, RawProject, RawSlo, RawTraffic
+from deployctl.config.model import RawDistill, RawEnvironment, RawProject, RawSlo, RawTraffic
 from deployctl.config.tree import MAX_BYTES, Document, Map, Mark, Node, Scalar, parse
 from deployctl.core.demand import RateStep, SizeShare
 from deployctl.core.plan import Ports
 from deployctl.core.platform import Platform, Telemetry
-from deployctl.core.project import CompressSpec, Environment, Limits, ModelSource, Project, ScalingSpec, Traffic
+from deployctl.core.project import CompressSpec, DistillSpec, Environment, Limits, ModelSource, Project, ScalingSpec, Traffic
 from deployctl.core.slo import Objective, Slo, implied_error_ratio
 from deployctl.errors import ProjectError
 
@@ -274,7 +274,14 @@ class _Builder:
             methods=default.methods if methods is None else tuple(methods),
             metric=fidelity.metric or default.metric,
             gate=default.gate if fidelity.min is None else fidelity.min,
+            distill=self._distill(raw.compress.distill),
         )
+
+    def _distill(self, raw: RawDistill) -> DistillSpec:
+        if raw.keep in (0, 1):
+            hint = "write a share between, such as 50%"
+            raise self.fail(("compress", "distill", "keep"), "a student keeps some blocks of its teacher, and not all of them", hint=hint)
+        return DistillSpec(**_given(raw, keep="keep_ratio", steps="steps", learning_rate="learning_rate", seed="seed", time="limit_s"))
 
     def environments(self, raw: RawProject) -> tuple[Environment, ...]:
         rows = dict(raw.environments) or {"local": RawEnvironment()}

@@ -35,8 +35,10 @@ from deployctl.config.fields import (
     Ratio,
     Recipe,
     Section,
+    Seed,
     Source,
     Span,
+    Steps,
     Version,
     Word,
     matching,
@@ -117,11 +119,28 @@ class RawFidelity(Section):
     """The gate on the lower bound of the mean; 0.98 where nothing is written."""
 
 
+class RawDistill(Section):
+    """How the method distill makes and trains its student."""
+
+    keep: Ratio | None = None
+    """Share of the model's repeated blocks that the student keeps; 50% where nothing is written."""
+    steps: Steps | None = None
+    """Batches of 16 requests to train on; 300 where nothing is written."""
+    learning_rate: Positive | None = None
+    """Size of a step after the warm-up; 0.0003 where nothing is written."""
+    seed: Seed | None = None
+    """Of the order of the requests; 0 where nothing is written."""
+    time: Duration | None = None
+    """The training ends after that time, whatever is left of the steps; 15min where nothing is written."""
+
+
 class RawCompress(Section):
     """Which variants are tried and how close they must stay."""
 
     fidelity: RawFidelity = RawFidelity()
     """The gate."""
+    distill: RawDistill = RawDistill()
+    """The training of the method distill."""
     methods: list[Recipe] | None = Field(default=None, alias="try")
     """Variants to make, such as [fp32, int8-dynamic, int8-weights]."""
 

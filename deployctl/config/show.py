@@ -43,6 +43,11 @@ def values(project: Project) -> dict[str, Value]:
         **_traffic(project.traffic, traced="traffic.trace" in project.origins),
         "compress.fidelity.metric": project.compress.metric,
         "compress.fidelity.min": f"{project.compress.gate:g}",
+        "compress.distill.keep": units.show_ratio(project.compress.distill.keep_ratio),
+        "compress.distill.steps": project.compress.distill.steps,
+        "compress.distill.learning_rate": units.show_number(project.compress.distill.learning_rate),
+        "compress.distill.seed": project.compress.distill.seed,
+        "compress.distill.time": units.show_seconds(project.compress.distill.limit_s),
         "compress.try": list(project.compress.methods),
     }
     for environment in project.environments:

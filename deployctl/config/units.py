@@ -166,6 +166,11 @@ def _short(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def show_number(value: float) -> str:
+    """The inverse of `number`: no exponent, which `number` refuses."""
+    return _short(value)
+
+
 def show_seconds(value: float) -> str:
     """The inverse of `seconds` for people: the largest unit that keeps the number at 1 or more, three digits where possible."""
     if value == 0:

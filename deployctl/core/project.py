@@ -49,12 +49,32 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistillSpec:
+    """How the method `distill` makes and trains its student.
+
+    Attributes:
+        keep_ratio: share of the repeated blocks that stay, above 0 and below 1.
+        steps: batches to train on, at least 1.
+        learning_rate: at the end of the warm-up.
+        seed: of the order of the rows.
+        limit_s: the training ends then, whatever is left.
+    """
+
+    keep_ratio: float = 0.5
+    steps: int = 300
+    learning_rate: float = 3e-4
+    seed: int = 0
+    limit_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressSpec:
     """Which variants to try and how close they must stay."""
 
     methods: tuple[str, ...] = ("fp32", "int8-dynamic", "int8-weights")
     metric: str = "cosine"
     gate: float = 0.98
+    distill: DistillSpec = DistillSpec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,7 @@ def cache_key(project: Project, root: Path) -> dict[str, Any]:
         "files": {f: _digest(root, f) for f in files},
         "versions": {name: _version(name) for name in _LIBRARIES if model.kind == "python" or name not in ("torch", "onnxscript")},
         "machine": platform.machine(),
+        **({"distill": project.compress.distill} if any("distill" in name.split("+") for name in project.compress.methods) else {}),
     }
 
 
@@ -92,6 +93,7 @@ def _request(project: Project, root: Path) -> dict[str, Any]:
         "sample": model.sample,
         "methods": list(project.compress.methods),
         "gate": project.compress.gate,
+        "distill": dataclasses.asdict(project.compress.distill),
     }
 
 

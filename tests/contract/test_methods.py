@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from deployctl.compress import graph, methods, products
+from deployctl.compress.inputs import NumberRows
+from deployctl.compress.model import Model
 from deployctl.compress.workbench import Calibration, Settings, file_digest
 from deployctl.core.artifact import Artifact
+from deployctl.core.bundle import SizeRule
 from deployctl.core.fidelity import cosine
+from deployctl.core.project import DistillSpec
 from deployctl.errors import ProjectError
 from deployctl.testing.onnx_models import write_mlp
 
@@ -125,6 +129,46 @@ class TestLowRank(MethodContract):
 class TestPrune(MethodContract):
     name = "prune"
     least = 0.97
+
+    def test_it_multiplies_less(self, tmp_path):
+        _, settings, parent, made, report = self.run(tmp_path)
+        assert work(settings.path(made)) < work(settings.path(parent)) and report.calibrated
+
+
+@pytest.mark.torch
+class TestDistill(MethodContract):
+    name = "distill"
+    least = 0.97
+
+    def run(self, tmp_path):
+        """Of a torch module: there is no student of an ONNX file."""
+        torch = pytest.importorskip("torch")
+
+        class Residual(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.blocks = torch.nn.ModuleList([torch.nn.Linear(64, 64) for _ in range(4)])
+                self.last = torch.nn.Linear(64, 10)
+
+            def forward(self, x):
+                for block in self.blocks:
+                    x = x + 0.3 * torch.tanh(block(x))
+                return {"y": self.last(x)}
+
+        torch.manual_seed(0)
+        model = Model(module=Residual(), example_inputs={"x": torch.zeros(2, 64)})
+        settings = Settings(folder=tmp_path / "work", model=model, distill=DistillSpec(steps=40, learning_rate=3e-3))
+        origin = Artifact(stage="torch", digest="sha256:" + "0" * 64, files=(), inputs=(), outputs=())
+        base, _ = methods.load(methods.BASE)(origin, settings, Calibration(feeds=({"x": np.concatenate([f["x"] for f in FEEDS])},)))
+        arrays = [{"x": np.random.default_rng(100 + i).normal(size=(1, 64)).astype(np.float32)} for i in range(64)]
+        rows = NumberRows(rule=SizeRule(), sizes=[1] * 64, lines=[{}] * 64, arrays=arrays, batched=True)
+        made, report = methods.load(self.name)(base, settings, Calibration(feeds=FEEDS, training=rows))
+        return settings.path(base), settings, base, made, report
+
+    def test_it_leaves_its_input_alone(self, tmp_path):
+        _, settings, base, _, _ = self.run(tmp_path)
+        assert file_digest(settings.path(base)) == base.digest
+        assert len(settings.model.module.blocks) == 4
 
     def test_it_multiplies_less(self, tmp_path):
         _, settings, parent, made, report = self.run(tmp_path)

@@ -158,7 +158,7 @@ def test_a_recipe_is_its_steps_in_order():
     assert [name for name, _ in methods.recipe("prune+int8-dynamic")] == ["prune", "int8-dynamic"]
 
 
-@pytest.mark.parametrize("name", ["int8-dynamic+prune", "fp32+prune", "prune+prune", "fp16+int8-dynamic"])
+@pytest.mark.parametrize("name", ["int8-dynamic+prune", "fp32+prune", "prune+prune", "fp16+int8-dynamic", "prune+distill"])
 def test_what_cannot_follow_is_refused(name):
     with pytest.raises(ProjectError) as found:
         methods.recipe(name)

@@ -16,7 +16,7 @@ from deployctl.config.loader import default_name, project_from
 from deployctl.config.tree import MAX_DEPTH, parse
 from deployctl.core import codec
 from deployctl.core.demand import RateStep, SizeShare
-from deployctl.core.project import Project
+from deployctl.core.project import DistillSpec, Project
 from deployctl.errors import ProjectError
 
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ name: sentence-search
 model: {{source: "onnx:{Path(__file__).name}", sample: {Path(__file__).name}}}
 slo: {{latency: {{p99: 100ms, p50: 20ms}}, errors: 0.1%, at: gateway, window: 10min}}
 traffic: {{rate: 40/s, arrivals: gamma, cv: 2, mix: {{16: 70%, 128: 30%}}, repeat: 5%}}
-compress: {{fidelity: {{metric: cosine, min: 0.99}}, try: [fp32, int8-dynamic]}}
+compress: {{fidelity: {{min: 0.99}}, try: [fp32, int8-dynamic], distill: {{keep: 70%, steps: 40, learning_rate: 0.00001, seed: 7, time: 2min}}}}
 environments:
   local:
   prod:
@@ -78,6 +78,7 @@ def test_every_key_arrives():
     assert (made.traffic.arrivals, made.traffic.cv, made.traffic.repeat_ratio) == ("gamma", 2.0, 0.05)
     assert made.traffic.mix == (SizeShare(size=16, share_ratio=0.7), SizeShare(size=128, share_ratio=0.3))
     assert (made.compress.methods, made.compress.gate) == (("fp32", "int8-dynamic"), 0.99)
+    assert made.compress.distill == DistillSpec(keep_ratio=0.7, steps=40, learning_rate=0.00001, seed=7, limit_s=120.0)
     assert (prod.on, prod.context, prod.namespace, prod.pool, prod.store) == ("kubernetes", "prod", "search", "gpu-l4", "s3://bucket/prefix")
     assert (prod.limits.min_replicas, prod.limits.max_replicas, prod.limits.cost_per_day, prod.limits.currency) == (2, 12, 40.0, "USD")
     assert (prod.ports.http, prod.ports.grpc, prod.serves_people) == (0, 0, True)
@@ -187,6 +188,10 @@ def test_what_show_prints_can_be_written_back(text):
         (THREE + "compress: {try: [fp32, fp32]}\n", "4:17", "config-invalid", "named twice"),
         (THREE + "compress: {try: fp32}\n", "4:17", "config-invalid", "a list is needed here"),
         (THREE + "compress: {fidelity: {min: 98}}\n", "4:28", "config-invalid", "more than the whole"),
+        (THREE + "compress: {distill: {keep: 100%}}\n", "4:28", "config-invalid", "not all of them"),
+        (THREE + "compress: {distill: {keep: 0%}}\n", "4:28", "config-invalid", "keeps some blocks"),
+        (THREE + "compress: {distill: {steps: 0}}\n", "4:29", "config-invalid", "outside 1..1000000"),
+        (THREE + "compress: {distill: {learning_rate: 3e-4}}\n", "4:37", "config-invalid", "not a plain number"),
         (THREE + "slo: {latency: {p99: 1s}}\n", "4:1", "config-duplicate-key", "stands twice; the first is on line 2"),
         ("a: &x 1\n", "1:4", "config-yaml-feature", "anchor &x"),
         ("a: *x\n", "1:4", "config-yaml-feature", "alias *x"),

@@ -21,11 +21,14 @@ METHODS: dict[str, str] = {
     "int8-static": "deployctl.compress.methods.int8_static:quantize",
     "low-rank": "deployctl.compress.methods.low_rank:factor",
     "prune": "deployctl.compress.methods.prune:prune",
+    "distill": "deployctl.compress.methods.distill:distill",
     "fp16": "deployctl.compress.methods.fp16:convert",
 }
 BASE = "fp32"
 # What they leave is no float32 graph any more, so that nothing can follow them in a recipe.
 LAST = frozenset({"int8-dynamic", "int8-weights", "int8-static", "fp16"})
+# They start from the user's module, which no other step changes, so they can follow none.
+FIRST = frozenset({"distill"})
 
 Recipe = list[tuple[str, Method]]
 
@@ -39,20 +42,28 @@ def recipe(variant: str) -> Recipe:
     if variant == BASE:
         return []
     names = variant.split("+")
-    early = [n for n in names[:-1] if n in LAST]
-    if early or BASE in names or len(set(names)) < len(names):
+    why = _wrong_order(names)
+    if why:
         raise ProjectError(
             f"{variant!r} is no recipe",
-            why=f"nothing can follow {early[0]}"
-            if early
-            else f"every recipe begins with {BASE} by itself"
-            if BASE in names
-            else "a step stands twice",
+            why=why,
             where="deploy.yaml: compress.try",
             hint="shapes first, numbers last: prune+int8-dynamic, low-rank+fp16",
             code="recipe-order",
         )
     return [(name, load(name)) for name in names]
+
+
+def _wrong_order(names: list[str]) -> str | None:
+    early = [n for n in names[:-1] if n in LAST]
+    late = [n for n in names[1:] if n in FIRST]
+    if early:
+        return f"nothing can follow {early[0]}"
+    if BASE in names:
+        return f"every recipe begins with {BASE} by itself"
+    if len(set(names)) < len(names):
+        return "a step stands twice"
+    return f"{late[0]} begins with the whole model and can follow nothing" if late else None
 
 
 def load(name: str) -> Method:

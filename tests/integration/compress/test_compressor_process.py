@@ -17,7 +17,7 @@ from deployctl.testing.memory import NotedProgress
 from deployctl.testing.onnx_models import write_mlp, write_numbers
 
 
-def run(root, *, code=None, value="mine:build", kind="python", **changes):
+def run(root, *, code=None, value="mine:build", kind="python", progress=None, **changes):
     """One run in `root`, where `mine.py` holds `code`."""
     if code is not None:
         (root / "mine.py").write_text(code)
@@ -27,7 +27,7 @@ def run(root, *, code=None, value="mine:build", kind="python", **changes):
     source = {"kind": kind, "value": value, "tokenizer": None, "pooling": None}
     request = {"root": str(root), "source": source, "sample": "samples.jsonl", "methods": ["fp32"], "gate": 0.98, **changes}
     try:
-        return compressor.run(request, NotedProgress())
+        return compressor.run(request, progress or NotedProgress())
     finally:
         assert list((root / "scratch").iterdir()) == [], "scratch must be gone however it ended"
 
@@ -142,6 +142,45 @@ def test_a_module_with_two_named_inputs_and_outputs_goes_through_whatever_it_pri
     assert list(record.depends) == ["mine.py"]
     answers = FileBlobStore(tmp_path / "blobs").path(record.answers["fp32"]).read_text().splitlines()
     assert len(answers) == 5 and set(json.loads(answers[0])["outputs"]) == {"logits", "aux"}
+
+
+DEEP = """
+import torch
+from deployctl.compress import Model
+
+class Deep(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(64, 64) for _ in range(4)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + 0.5 * torch.tanh(block(x))
+        return x
+
+def build():
+    return Model(module=Deep(), example_inputs={"x": torch.zeros(1, 64)})
+"""
+
+
+@pytest.mark.torch
+def test_a_student_is_trained_once_for_all_its_recipes_and_judged_by_the_gate(tmp_path):
+    write_numbers(tmp_path / "samples.jsonl", lines=160)
+    progress = NotedProgress()
+    spec = {"keep_ratio": 0.5, "steps": 20, "learning_rate": 0.003, "seed": 0, "limit_s": 60.0}
+    record = run(tmp_path, code=DEEP, methods=["fp32", "distill", "distill+int8-dynamic"], gate=0.999999, distill=spec, progress=progress)
+    base, student, both = record.variants
+    assert both.steps == ("fp32", "distill", "int8-dynamic")
+    assert both.artifact.size_bytes < student.artifact.size_bytes < 0.7 * base.artifact.size_bytes
+    assert [v.fidelity.passed for v in record.variants] == [True, False, False] and student.fidelity.worst.lower95 > 0.9
+    assert [text for kind, text in progress.said if kind == "update" and "step 20 of 20" in text], "progress is told"
+    assert len([text for _, text in progress.said if "step 20 of 20" in text]) == 1, "it was trained once"
+    assert record.aimed_at is None, "another gate judges the same student"
+    with pytest.raises(ModelError) as found:
+        write_numbers(tmp_path / "samples.jsonl", lines=100)
+        run(tmp_path, code=DEEP, methods=["fp32", "distill"])
+    assert found.value.code == "sample-small"
 
 
 @pytest.mark.torch
