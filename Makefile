@@ -31,12 +31,12 @@ test: .venv/.ready ## set everything up and pass the tests (minutes)
 test-full: .venv/.ready ## the same promises with the full counts
 	@pytest tests -m "full and not kube" -n 2 --dist loadfile --durations=15
 
-test-kube: .venv/.ready ## build a real control plane (cached) and test against it
+test-kube: .venv/.ready ## build a real control plane (cached) and test against two of it, since most of the time is waiting
 	@tests/integration/kube/controlplane/build.sh
 	@tests/integration/prometheus/collector/build.sh
-	@DEPLOYCTL_REQUIRE=kube,collector,$${DEPLOYCTL_REQUIRE:-} pytest tests -m "kube and not full"
+	@DEPLOYCTL_REQUIRE=kube,collector,$${DEPLOYCTL_REQUIRE:-} pytest tests -m "kube and not full" -n 2 --dist loadfile --durations=15
 
-test-kube-full: .venv/.ready ## the same with the full counts; two control planes, since most of the time is waiting
+test-kube-full: .venv/.ready ## the same with the full counts
 	@tests/integration/kube/controlplane/build.sh
 	@DEPLOYCTL_REQUIRE=kube,$${DEPLOYCTL_REQUIRE:-} pytest tests -m "kube and full" -n 2 --durations=15
 
