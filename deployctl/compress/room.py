@@ -63,18 +63,20 @@ def run(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
     source = load(request, folder)
     base = _base(source, request, folder, emit)
     notes = _sample_notes(base.rows, request)
-    found: list[Variant] = []
-    answers: dict[str, Path] = {}
-    aimed = False
-    for name in names:
-        variant, answers[name], to_gate = _variant(name, recipes[name], base, request["gate"], emit)
-        found.append(variant)
-        aimed = aimed or to_gate
+    made = {name: _variant(name, recipes[name], base, request["gate"], emit) for name in sorted(names, key=_students_first)}
+    found = [made[name][0] for name in names]
+    answers = {name: made[name][1] for name in names}
+    aimed = any(to_gate for _, _, to_gate in made.values())
     sample = folder / "sample.jsonl"
     sample.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in base.rows.lines), encoding="utf-8")
     result = _result(source, base, list(mark_dominated(found)), sample, answers, notes)
     result["compressed"]["aimed_at"] = request["gate"] if aimed else None
     return result
+
+
+def _students_first(name: str) -> bool:
+    """Sorts those first that may be refused for the model or the sample, so that nobody waits for the others in vain."""
+    return name.split("+")[0] not in methods.FIRST
 
 
 def _base(source: Source, request: dict[str, Any], folder: Path, emit: Emit) -> _Base:

@@ -183,6 +183,15 @@ def test_a_student_is_trained_once_for_all_its_recipes_and_judged_by_the_gate(tm
     assert found.value.code == "sample-small"
 
 
+def test_a_student_that_cannot_be_is_refused_before_other_variants_are_made(tmp_path):
+    write_mlp(tmp_path / "m.onnx")
+    progress = NotedProgress()
+    with pytest.raises(ModelError) as found:
+        run(tmp_path, kind="onnx", value="m.onnx", methods=["fp32", "int8-weights", "distill"], progress=progress)
+    assert found.value.code == "distill-impossible"
+    assert [text for kind, text in progress.said if kind == "step" and text.startswith("variant")] == ["variant distill"]
+
+
 @pytest.mark.torch
 def test_a_forward_that_does_not_take_its_example_names_the_users_line(tmp_path):
     code = MODULE.replace('"scale": torch.ones(1, 1)', '"skale": torch.ones(1, 1)')
