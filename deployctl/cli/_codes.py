@@ -172,7 +172,7 @@ CODES: dict[str, str] = {
     "slo-missed": "Settings that should have kept the SLO missed it in the load test, and so did the next candidates. Nothing was written.",
     "trace-cell-invalid": "A cell of the trace is neither a count (with --per) nor a time.",
     "trace-column-missing": "The trace has no such column, or several and none was named. Counts need --column and --per.",
-    "trace-empty": "The trace has a header and no rows.",
+    "trace-empty": "The trace has a header and no rows, or is an empty file.",
     "triton-history-missing": "The Prometheus holds no series of a Triton in the window. It must scrape Triton's metrics port, 8002 unless changed.",
     "tune-inconclusive": "The load test could not tell whether the SLO is kept, even after a longer one. A busy machine is the usual cause.",
     # the shared store

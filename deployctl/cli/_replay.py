@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from deployctl.cli._console import ConsoleProgress, columns, emit
 from deployctl.cli._setup import Duration, Rate, opened
+from deployctl.core import words
 from deployctl.core.project import Project
 from deployctl.errors import ProjectError
 from deployctl.ports import MetricSource, Toolbox
@@ -72,9 +74,20 @@ def run(root: Path, env: str, output: str, trace: str, options: dict[str, Any]) 
     source, trace = _source(root, env, trace, **{name: options.pop(name) for name in ("model", "query", "window_s", "step_s")})
     asked = Question(trace=trace, command=" ".join(["deployctl", *sys.argv[1:]]), **options)
     outcome = replay(project, tools, ConsoleProgress(), asked, source=source)
-    emit(outcome.document, output, lambda: columns(list(outcome.rows), Replayed.HEADER))
+    emit(outcome.document, output, lambda: "\n".join([columns(list(outcome.rows), Replayed.HEADER), "", *_legend(outcome.document)]))
     if outcome.page is not None:
         click.echo(f"written: {outcome.page}", err=True)
+
+
+def _legend(document: dict[str, Any]) -> list[str]:
+    """What each policy is and how it was set, and what the trace and a replica were."""
+    trace, plant = document["trace"], document["plant"]
+    width = max(len(p["policy"]) for p in document["policies"])
+    served = f"a replica serves {plant['capacity_rps']:.4g}/s and takes {plant['start_up_s']:g} s to start"
+    came = f"{trace['requests']:,.0f} requests in {words.duration(trace['duration_s'])}, {trace['mean_rps']:.4g}/s on average"
+    text = [f"{p['policy'].ljust(width)}  {'; '.join(filter(None, (p['about'], p['settings'])))}" for p in document["policies"]]
+    text.append(f"{trace['name']}: {came}, {trace['peak_rps']:,.0f} in the busiest second; {served}")
+    return [line for part in text for line in textwrap.wrap(part, 100, subsequent_indent=" " * (width + 2), break_long_words=False)]
 
 
 def _source(

@@ -125,9 +125,9 @@ def only_column(text: str, where: str) -> str:
     """The column to read when none was named: there must be just one.
 
     Raises:
-        ProjectError: several columns (`trace-column-missing`).
+        ProjectError: several columns (`trace-column-missing`), or an empty file (`trace-empty`).
     """
-    names = csv.DictReader(io.StringIO(text)).fieldnames or []
+    names = _names(csv.DictReader(io.StringIO(text)), where)
     if len(names) != 1:
         raise ProjectError(
             f"the trace has {len(names)} columns and none was named",
@@ -139,12 +139,18 @@ def only_column(text: str, where: str) -> str:
     return names[0]
 
 
+def _names(reader: csv.DictReader[str], where: str) -> list[str]:
+    if not reader.fieldnames:
+        raise ProjectError("the trace is an empty file", code="trace-empty", where=where, hint="give a table with a header and at least one row")
+    return list(reader.fieldnames)
+
+
 def _column(text: str, column: str, where: str) -> list[tuple[int, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    names = reader.fieldnames or []
+    names = _names(reader, where)
     if column not in names:
         raise ProjectError(
-            f"the trace has no column {column!r}; it has {', '.join(names) or 'none'}",
+            f"the trace has no column {column!r}; it has {', '.join(names)}",
             code="trace-column-missing",
             where=where,
             hint="name the column with --column (counts need --per, such as --per 60s; single arrivals need none)",

@@ -79,7 +79,7 @@ def advise(source: MetricSource, progress: Progress, asked: Asked, *, cluster: O
     past, asked_s = _past(source, model, asked.step_s)
     plant, estimated = _plant(past, asked)
     trace = core.trace_of(past, model)
-    progress.step(f"replaying {trace.duration_s / 3600:.1f} h")
+    progress.step(f"replaying {words.duration(trace.duration_s)}")
     least = replaying.yardstick(trace, plant)
     ours = replaying.replay(trace, plant, replaying.peer("slo", plant))
     runs = [ours] if now is None else [replaying.replay(trace, plant, now.settings, name=now.name), ours]

@@ -103,7 +103,7 @@ def replay(project: Project | None, tools: Toolbox | None, progress: Progress, a
     names = [asked.policy, *(name for name in asked.against if name != asked.policy)]
     runs = []
     for name in names:
-        progress.step(f"replaying {recorded.duration_s / 3600:.1f} h through {name}")
+        progress.step(f"replaying {words.duration(recorded.duration_s)} through {name}")
         runs.append(core.replay(recorded, plant, core.peer(name, plant, max_replicas=asked.max_replicas)))
     progress.step("computing the least possible")
     least = core.yardstick(recorded, plant)

@@ -19,6 +19,20 @@ from deployctl.core.traces import Trace
 
 FloatArray = npt.NDArray[np.float64]
 POINTS = 320
+# What a policy's name stands for; a peer is what people run who do not tune (`core.replay.peer`).
+ABOUT = {
+    "slo": "deployctl's own: the fewest replicas that would have kept the SLO in the past day",
+    "hpa": "Kubernetes' own autoscaler (HPA)",
+    "keda": "KEDA, which drives such an HPA",
+    "kpa": "Knative's autoscaler",
+    "llmd": "the control law of llm-d's autoscaler",
+}
+_SIGNALS = {
+    "busy_ratio": "{:.0%} busy",
+    "arrivals_rps": "{:.4g} req/s a replica",
+    "concurrency": "{:.4g} requests in progress a replica",
+    "queue_s": "{:.4g} s in the queue",
+}
 
 
 def document(trace: Trace, plant: Plant, runs: Sequence[Run], least: Yardstick, *, slo_s: float, command: str = "") -> dict[str, Any]:
@@ -67,6 +81,7 @@ def _figures(run: Run, least: Yardstick) -> dict[str, Any]:
     result = run.outcome
     return {
         "policy": run.policy,
+        "about": ABOUT.get(run.policy, ""),
         "replica_hours": result.cost_s / 3600,
         "regret": least.regret(result),
         "miss_ratio": result.miss_ratio,
@@ -83,8 +98,10 @@ def settings_text(run: Run) -> str:
     """The settings in one line, as people would write them down."""
     s = run.settings
     if s.policy == "slo":
-        return f"{s.capacity_rps:g} req/s a replica, {s.start_up_s:g} s to start; nothing else is set"
-    return f"{s.signal} at {s.target:.4g}, decided every {s.sync_s:g} s, down after {s.scale_down_window_s:g} s, at least {s.min_replicas}"
+        return f"{s.capacity_rps:g} req/s a replica, {s.start_up_s:g} s to start, nothing else to set"
+    aim = _SIGNALS[s.signal].format(s.target) if s.signal in _SIGNALS else f"{s.signal} at {s.target:.4g}"
+    down = f", goes down after {s.scale_down_window_s:g} s" if s.policy in ("hpa", "keda") else ""  # the others have windows of their own
+    return f"aims at {aim}, looks every {s.sync_s:g} s{down}, at least {s.min_replicas}"
 
 
 def node_hours(run: Run, *, per_node: int, node_start_s: float, node_removal_s: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from deployctl.core import words
 from deployctl.core.fluid import Plant
 from deployctl.core.replay import Run
 from deployctl.report.replay import series
@@ -23,7 +24,7 @@ def render(document: dict[str, Any], runs: Sequence[Run], plant: Plant) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, share=lambda v: f"{v * 100:.2f} %", hours=lambda v: f"{v:,.1f}")
+    environment.filters.update(number=number, share=lambda v: f"{v * 100:.2f} %", hours=lambda v: f"{v:,.1f}", duration=words.duration)
     panels = [{"figures": f, "charts": charts(series(run, plant), document["slo_s"])} for run, f in zip(runs, document["policies"], strict=True)]
     return environment.get_template("replay.html.j2").render(d=document, panels=panels, headline=headline(document))
 

@@ -8,16 +8,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from deployctl.cli.scale import scale
 from deployctl.core import replay, rules, traces
 from deployctl.core.advise import present, quantity
 from deployctl.core.decision import ScalingPolicy
 from deployctl.core.fluid import Plant
+from deployctl.core.policies import POLICIES
 from deployctl.core.policies.slo import EXPERTS
 from deployctl.core.profile import ColdStart
 from deployctl.errors import DeployctlError, ProjectError
 from deployctl.flows.replay import Question
 from deployctl.flows.replay import replay as flow
+from deployctl.report import replay as report
 
 PLANT = Plant(capacity_rps=40.0, start_up_s=30)
 
@@ -67,6 +71,7 @@ def test_single_arrivals(column: str, cells: list[str], seconds: list[int]) -> N
         ("a\nnan\n", "a", 60.0, "trace-cell-invalid"),
         ("a\nyesterday\n", "a", None, "trace-cell-invalid"),
         ("a\n", "a", 60.0, "trace-empty"),
+        ("", "a", 60.0, "trace-empty"),
     ],
 )
 def test_a_bad_table_names_the_place(text: str, column: str, per_s: float | None, code: str) -> None:
@@ -128,6 +133,8 @@ def test_a_flow_from_a_file_to_a_table_and_a_page(tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert len(page) < 300_000
     assert page.count("<svg") == 12
+    for name in ("hpa", "kpa"):  # a name explains itself
+        assert report.ABOUT[name].replace("'", "&#39;") in page
     assert "minimum possible" in page and "SLO 1 s" in page
     assert "<script" not in page and "http://" not in page and "https://" not in page.replace("http-equiv", "")
     with pytest.raises(ProjectError) as caught:
@@ -178,3 +185,18 @@ def test_somebody_elses_autoscaler_becomes_settings() -> None:
     other = present([keda])
     assert other is not None and (other.settings.policy, other.settings.signal, other.settings.target) == ("keda", "arrivals_rps", 30.0)
     assert present([{"kind": "Deployment"}]) is None
+
+
+def test_the_screen_of_a_replay_says_what_each_policy_is_and_aims_at(tmp_path: Path) -> None:
+    (tmp_path / "day.csv").write_text("n\n" + "600\n" * 3)
+    words = ["--replay", str(tmp_path / "day.csv"), "--per", "60s", "--capacity", "40/s", "--start-up", "30s", "--against", "hpa,kpa"]
+    done = CliRunner().invoke(scale, words, obj=tmp_path, catch_exceptions=False)
+    table, _, legend = done.stdout.partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()[1:4]] == ["slo", "hpa", "kpa"]
+    said = " ".join(legend.split())
+    assert "hpa Kubernetes' own autoscaler (HPA); aims at 70% busy" in said and "kpa Knative's autoscaler; aims at 0.7 requests in progress" in said
+    assert "a replica serves 40/s and takes 30 s to start" in said and max(len(line) for line in legend.splitlines()) <= 100
+
+
+def test_every_policy_says_what_it_is() -> None:
+    assert set(report.ABOUT) == set(POLICIES)
