@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import time
 
@@ -9,7 +10,7 @@ import click
 
 from deployctl.cli._anywhere import cluster_options, opened_anywhere
 from deployctl.cli._console import columns, emit, env_option, output_option
-from deployctl.core import fleet_view
+from deployctl.core import fleet_view, words
 from deployctl.core.status_view import StatusView, lines
 
 _SHOWN = 90
@@ -84,4 +85,6 @@ def _fleet_table(found: list[fleet_view.ServiceRow], namespace: str | None) -> s
         )
         for r in found
     ]
-    return columns(rows, header)
+    counts = collections.Counter(r.health for r in found)
+    head = f"{words.count(len(found), 'service')}: {', '.join(f'{n} {health}' for health, n in counts.items())}"
+    return f"{head}\n{columns(rows, header)}"

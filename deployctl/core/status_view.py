@@ -21,6 +21,7 @@ RECENT_S = 60.0
 P99_WINDOW_S = 10.0
 STALE_S = 30.0
 _ELSEWHERE = "not known here; the cluster's Prometheus measures it"
+_NOTHING_CAME = f"unknown, no traffic in the last {P99_WINDOW_S:.0f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +245,7 @@ def _kept(status: StatusView) -> str:
     if status.slo_kept is None and status.p99_s is not None:
         return f"unknown, {words.count(status.p99_requests, 'request')} in {P99_WINDOW_S:.0f} s are too few to judge p{status.slo_percentile:g}"
     if status.slo_kept is None:
-        return "unknown, no traffic"
+        return _NOTHING_CAME
     return f"{'within it' if status.slo_kept else 'BROKEN'} at the {status.p99_measured_at} now"
 
 
@@ -252,7 +253,7 @@ def _tail(status: StatusView) -> str:
     predicted = f"; predicted {words.seconds(status.p99_predicted_s)}" if status.p99_predicted_s is not None else ""
     worst = f", worst {words.seconds(status.p99_worst_s)} in the last minute" if status.p99_worst_s is not None else ""
     if status.p99_s is None:
-        return f"{'unknown, no traffic' if status.p99_measured_at else _ELSEWHERE}{worst}{predicted}"
+        return f"{_NOTHING_CAME if status.p99_measured_at else _ELSEWHERE}{worst}{predicted}"
     seen = f"of {words.count(status.p99_requests, 'request')} in {P99_WINDOW_S:.0f} s"
     return f"{words.seconds(status.p99_s)} at the {status.p99_measured_at} {seen}{worst}{predicted}  {words.sparkline(status.p99_series)}".rstrip()
 

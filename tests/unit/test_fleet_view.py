@@ -2,6 +2,7 @@
 
 import pytest
 
+from deployctl.cli.status import _fleet_table
 from deployctl.core import fleet_view, kube_inventory, kube_names
 from deployctl.core.kube_inventory import Inventory
 from deployctl.core.release import Release
@@ -32,3 +33,11 @@ def test_a_damaged_record_shows_and_does_not_hide_the_others(text):
     assert fleet_view.exit_code(rows) == 4
     alone = fleet_view.rows([], [], [harmed])
     assert [(r.health, "its Deployment is missing" in r.message) for r in alone] == [("failed", True)]
+
+
+def test_the_screen_begins_with_how_many_stand_how_and_the_worst_comes_first():
+    rows = fleet_view.rows([deployment("echo/prod", ready=2), deployment("late/prod", ready=1), deployment("third/prod", ready=2)], [], [])
+    lines = _fleet_table(rows, None).splitlines()
+    assert lines[0] == "3 services: 1 degraded, 2 healthy"
+    assert lines[1].split()[:4] == ["NAMESPACE", "SERVICE", "ENV", "HEALTH"]
+    assert [line.split()[1] for line in lines[2:]] == ["late", "echo", "third"] and lines[2].endswith("1 not ready")

@@ -2,10 +2,13 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from deployctl.cli.loadtest import _table
 from deployctl.core.demand import Demand, RateStep, constant
 from deployctl.core.judging import assess
 from deployctl.core.load_samples import Samples
@@ -103,3 +106,11 @@ def test_charts_without_colour():
 def test_ticks_are_round_and_inside():
     assert nice_ticks(0, 97, 5) == [0, 20, 40, 60, 80]
     assert log_ticks(0.004, 0.3) == pytest.approx([0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+
+
+def test_the_screen_in_the_readme_is_what_loadtest_prints():
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    shown = text.partition("$ deployctl loadtest\n")[2].partition("```")[0].rstrip("\n").replace("250 ms", "100 ms")
+    report = a_report()
+    screen = _table(SimpleNamespace(document=document(report), verdict=report.verdict, html="report.html"))
+    assert "PASS" in shown and re.match(re.escape(shown).replace("…", "[0-9.,]+"), screen), screen
