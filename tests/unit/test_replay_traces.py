@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from deployctl.cli.scale import scale
+from deployctl.cli.main import run
 from deployctl.core import replay, rules, traces
 from deployctl.core.advise import present, quantity
 from deployctl.core.decision import ScalingPolicy
@@ -187,11 +186,11 @@ def test_somebody_elses_autoscaler_becomes_settings() -> None:
     assert present([{"kind": "Deployment"}]) is None
 
 
-def test_the_screen_of_a_replay_says_what_each_policy_is_and_aims_at(tmp_path: Path) -> None:
+def test_the_screen_of_a_replay_says_what_each_policy_is_and_aims_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "day.csv").write_text("n\n" + "600\n" * 3)
     words = ["--replay", str(tmp_path / "day.csv"), "--per", "60s", "--capacity", "40/s", "--start-up", "30s", "--against", "hpa,kpa"]
-    done = CliRunner().invoke(scale, words, obj=tmp_path, catch_exceptions=False)
-    table, _, legend = done.stdout.partition("\n\n")
+    assert run(["-C", str(tmp_path), "scale", *words]) == 0
+    table, _, legend = capsys.readouterr().out.partition("\n\n")
     assert [line.split()[0] for line in table.splitlines()[1:4]] == ["slo", "hpa", "kpa"]
     said = " ".join(legend.split())
     assert "hpa Kubernetes' own autoscaler (HPA); aims at 70% busy" in said and "kpa Knative's autoscaler; aims at 0.7 requests in progress" in said
