@@ -139,7 +139,7 @@ def _search(arrivals: FloatArray, capacity_rps: float, cycle_s: float, miss_rati
     least = Bound(
         cost_s=cost,
         miss_ratio=miss_ratio,
-        feasible=missed.sum() <= budget + 1e-9,
+        feasible=float(missed.sum()) <= budget + 1e-9,
         least_miss_ratio=float(missed.sum()) / total if total else 0.0,
         least_broken_ratio=_broken(arrivals, missed),
         price_s=dearest,

@@ -199,3 +199,19 @@ def test_the_screen_of_a_replay_says_what_each_policy_is_and_aims_at(tmp_path: P
 
 def test_every_policy_says_what_it_is() -> None:
     assert set(report.ABOUT) == set(POLICIES)
+
+
+@pytest.mark.parametrize(("heights", "history", "can"), [((60, 100, 140), 0, False), ((60, 100, 140), 1, True), ((60, 60, 60), 0, False)])
+def test_windows_that_only_a_reserve_keeps_leave_no_cost_for_a_scaler_without_foresight(heights, history, can):
+    """A base load of 20 with 40 s of a height in each five minutes; the history has seen the highest of them."""
+    peak = np.full(300, 20.0)
+    peak[100:140] = 140.0
+    load = np.full(300 * len(heights), 20.0)
+    for i, height in enumerate(heights):
+        load[300 * i + 100 : 300 * i + 140] = height
+    recorded = traces.Trace(name="steps", arrivals=np.concatenate([*[peak] * history, load]), history_s=300 * history)
+    least = replay.yardstick(recorded, PLANT, miss_ratio=0.5)
+    document = report.document(recorded, PLANT, [replay.replay(recorded, PLANT, replay.peer("slo", PLANT))], least, slo_s=1.0)
+    assert least.unforeseen.feasible and least.can_react is can
+    assert (document["bound"]["without_foresight_hours"] is not None) is can
+    assert (document["bound"]["without_foresight_least_broken_ratio"] == 0.0) is can
